@@ -1,0 +1,109 @@
+"""Parameters of runs and notebooks, checked strictly.
+
+papermill accepts a misspelt name, a cell that lost its `parameters` tag and a string where a number belongs without a
+word. Each notebook therefore hands its parameters to one of the classes below, which accept nothing but what they name.
+"""
+
+import ast
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from .errors import unknown
+
+__all__ = ["Params", "RunParams", "slug"]
+
+Positive = Annotated[int, Field(ge=1)]
+
+
+def slug(dataset: str) -> str:
+    """The folder name of a dataset in `outputs/`: `folder:/my/images` becomes `folder-images`."""
+    kind, _, path = dataset.partition(":")
+    return kind if not path else f"{kind}-{re.sub(r'[^A-Za-z0-9]+', '-', path.rstrip('/').split('/')[-1])}"
+
+
+class Params(BaseModel):
+    """Base of all parameter classes: no unknown names, no converted types, no changes afterwards."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    @classmethod
+    def make(cls, values: dict[str, Any]) -> "Params":
+        """Check `values` and return the parameters.
+
+        Raises:
+            ValueError: unknown names, wrong types and impossible values, all of them in one message, with the valid ones.
+        """
+        for name in values:
+            if name not in cls.model_fields:
+                raise unknown("parameter", name, cls.model_fields)
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            lines = [f"{'.'.join(map(str, e['loc']))}={e['input']!r}: {e['msg']}" for e in error.errors()]
+            raise ValueError("wrong parameters:\n  " + "\n  ".join(lines)) from None
+
+    @classmethod
+    def from_notebook(cls, namespace: dict[str, Any]) -> "Params":
+        """The strict check of a notebook: call it with `globals()` in the cell after the `parameters` cell.
+
+        Every field that the notebook has a variable for is read from it. What papermill injected must be the name
+        of a field and must still hold: a value that was overwritten means that the notebook's own cell lost its tag.
+
+        Raises:
+            ValueError: as `make`, and for an injected value that the notebook has overwritten.
+        """
+        for name, value in _injected(namespace.get("In", [])).items():
+            if name not in cls.model_fields:
+                raise unknown("parameter", name, cls.model_fields)
+            if namespace.get(name) != value:
+                raise ValueError(
+                    f"parameter {name!r} was given as {value!r} but is {namespace.get(name)!r}: the parameters cell "
+                    "has lost its 'parameters' tag, so papermill's values were overwritten; put the tag back"
+                )
+        return cls.make({name: namespace[name] for name in cls.model_fields if name in namespace})
+
+
+def _injected(cells: list[str]) -> dict[str, Any]:
+    """What papermill's injected cell (it starts with `# Parameters`) assigned, from IPython's history `In`."""
+    for source in cells:
+        if source.startswith("# Parameters\n"):
+            found = {}
+            for statement in ast.parse(source).body:
+                if isinstance(statement, ast.Assign):
+                    # float("nan") and the like are calls, not literals: evaluate them as papermill wrote them
+                    value = eval(compile(ast.Expression(statement.value), "<injected>", "eval"), {"float": float})
+                    found[statement.targets[0].id] = value
+            return found
+    return {}
+
+
+class RunParams(Params):
+    """One run: one model on one dataset with one seed."""
+
+    dataset: str = Field("synthetic", description="name in data/registry.yaml, 'synthetic' or 'folder:PATH'")
+    model: str = Field("unetv2", description="name in unetv2.models")
+    encoder: str = Field("resnet18", description="any smp or timm ('tu-...') encoder; the paper's is tu-pvt_v2_b2")
+    encoder_weights: Literal["imagenet"] | None = Field(None, description="pretrained weights, or None: random")
+    weights_dir: str | None = Field(None, description="folder of <encoder>.safetensors, read in place of a download")
+    data_dir: str | None = Field(None, description="folder that holds the downloaded datasets")
+    output_dir: str = Field("outputs/runs/last", description="run folder")
+    seed: int = Field(0, ge=0)
+    image_size: int = Field(64, ge=32, description="side of the square input, pixels")
+    epochs: int = Field(6, ge=1)
+    batch_size: Positive = 16
+    recipe: Literal["paper", "released"] = "paper"
+    lr: float | None = Field(None, gt=0, description="peak learning rate; None: the recipe's")
+    augment: Literal["none", "light", "strong"] = "light"
+    limit: Positive | None = Field(None, description="at most so many images per split; None: all")
+    precision: Literal["no", "fp16", "bf16"] = Field("no", description="mixed precision; 'no' is float32")
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    workers: int = Field(0, ge=0, description="data loader processes")
+
+    @field_validator("dataset", "model", "encoder")
+    @classmethod
+    def _not_empty(cls, value: str) -> str:
+        if not value.strip():
+            raise ValueError("must not be empty")
+        return value
