@@ -1,0 +1,118 @@
+"""Where this runs: root folder, data and weights folders, versions, device; and whether the GPU really works."""
+
+import os
+import platform
+import subprocess
+import sys
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+
+__all__ = ["data_dir", "describe", "device", "on_colab", "on_kaggle", "path", "report", "root", "weights_dir"]
+
+PACKAGES = ("torch", "torchvision", "timm", "segmentation-models-pytorch", "albumentations", "accelerate", "numpy")
+MARKERS = ("Kvasir-SEG", "CVC-ClinicDB", "ISIC-2017", "ISIC-2018", "dsb2018_96", "isbi2012", "TestDataset")
+KAGGLE_INPUT = Path("/kaggle/input")
+
+
+def on_kaggle() -> bool:
+    """Whether this is a Kaggle kernel."""
+    return "KAGGLE_KERNEL_RUN_TYPE" in os.environ
+
+
+def on_colab() -> bool:
+    """Whether this is a Colab runtime."""
+    return "COLAB_RELEASE_TAG" in os.environ or "google.colab" in sys.modules
+
+
+def root() -> Path:
+    """The repository: the folder that holds `lib/unetv2`; the current folder where the library is installed alone."""
+    found = Path(__file__).resolve().parents[2]
+    return found if (found / "lib" / "unetv2").is_dir() else Path.cwd()
+
+
+def path(setting: str | Path) -> Path:
+    """`setting` as an absolute path; a relative one starts at the repository, whatever the working directory."""
+    return root() / Path(setting).expanduser()
+
+
+def data_dir(setting: str | None = None) -> Path:
+    """The folder of datasets: `setting`, else DATA_DIR, else on Kaggle where a known dataset lies, else `data/`."""
+    return _asked_for("data", setting) or (on_kaggle() and _find(KAGGLE_INPUT)) or root() / "data"
+
+
+def weights_dir(setting: str | None = None) -> Path | None:
+    """The folder of `<encoder>.safetensors`: `setting`, else WEIGHTS_DIR, else None (weights come from the hub)."""
+    return _asked_for("weights", setting)
+
+
+def _asked_for(kind: str, setting: str | None) -> Path | None:
+    """The folder that `setting` or the environment names; FileNotFoundError where there is none of that name."""
+    variable = f"{kind.upper()}_DIR"
+    name = setting or os.environ.get(variable)
+    if name and not path(name).is_dir():
+        source = f"{kind}_dir" if setting else variable
+        raise FileNotFoundError(f"{kind} folder not found: {name} (from {source}); name one that exists with --{kind}")
+    return path(name) if name else None
+
+
+def _find(top: Path) -> Path | None:
+    """The shallowest folder below `top` that holds a known dataset (Kaggle mounts at changing depths)."""
+    found = (folder for depth in range(1, 7) for folder in sorted(top.glob("*/" * depth)) if folder.name in MARKERS)
+    return next((folder.parent for folder in found), None)
+
+
+@cache
+def gpu_problem() -> str | None:
+    """None if the GPU computes, else why not (Kaggle's P100 counts as available and fails at its first operation)."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return "no GPU"
+    try:
+        x = torch.ones(1, 2, 8, 8, device="cuda")
+        torch.nn.functional.conv2d(x, torch.ones(1, 2, 3, 3, device="cuda")).sum().item()
+    except RuntimeError as error:  # its first line says which kernels are missing
+        hint = "; on Kaggle choose the accelerator 'GPU T4 x2'" if on_kaggle() else ""
+        return f"{torch.cuda.get_device_name()} fails at a first operation ({str(error).splitlines()[0]}){hint}"
+    return None
+
+
+def device(setting: str = "auto"):
+    """The torch device for `auto`, `cpu` or `cuda`; RuntimeError where `cuda` was asked for and does not work."""
+    import torch
+
+    if setting == "cuda" and gpu_problem():
+        raise RuntimeError(f"device 'cuda' was asked for: {gpu_problem()}; use device 'auto' or 'cpu'")
+    return torch.device("cuda" if setting != "cpu" and not gpu_problem() else "cpu")
+
+
+def describe() -> dict[str, str | int | None]:
+    """Versions, device, commit and platform, as recorded beside each run; no path, host or user name."""
+    import torch
+
+    return {
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        **{name: version(name) for name in PACKAGES},
+        "device": "cpu" if gpu_problem() else torch.cuda.get_device_name(),
+        "threads": torch.get_num_threads(),
+        "commit": _commit(),
+    }
+
+
+def _commit() -> str | None:
+    """The commit of the repository, with `+` where tracked files differ from it; None outside git."""
+    command = ["git", "-C", str(root()), "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def report() -> None:
+    """Print where this runs, in few lines, after trying the GPU with a real operation."""
+    facts = describe()
+    place = "Kaggle" if on_kaggle() else "Colab" if on_colab() else facts["platform"]
+    print(f"Python {facts['python']}, torch {facts['torch']}, smp {facts['segmentation-models-pytorch']}, on {place}")
+    print(f"device: {facts['device']}" + f" ({gpu_problem()})" * bool(gpu_problem()))

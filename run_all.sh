@@ -1,0 +1,58 @@
+#!/usr/bin/env bash
+# The one door: `./run_all.sh` runs the collection, `./run_all.sh test` passes the tests, `./run_all.sh --help` says more.
+# Here the environment is made; workflow/door.py reads the options and calls Snakemake.
+set -euo pipefail
+ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
+say() { printf '%s\n' "$*" >&2; }
+
+find_python() {
+    for name in python3 python3.13 python3.12 python3.11 python; do
+        if "$name" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' 2>/dev/null; then echo "$name"; return; fi
+    done
+    say "run_all.sh needs Python 3.11 or newer; found $(python3 --version 2>&1 || true). Install it, for example from python.org."
+    exit 1
+}
+
+hosted() { [ -n "${KAGGLE_KERNEL_RUN_TYPE:-}" ] || [ -n "${COLAB_RELEASE_TAG:-}" ]; }
+
+use_hosted() {  # Kaggle, Colab: the environment that is there, and what it lacks
+    PYTHON="$(command -v "$(find_python)")"
+    local missing
+    mapfile -t missing < <("$PYTHON" "$ROOT/workflow/missing.py" "${1:-}")
+    if [ ${#missing[@]} -gt 0 ]; then
+        say "installing what this machine lacks: ${missing[*]}"
+        "$PYTHON" -m pip install --quiet "${missing[@]}"
+    fi
+}
+
+make_venv() {  # .venv from the lock; the lock's hash in it says that it is complete
+    PYTHON="$ROOT/.venv/bin/python"
+    local lock="$ROOT/requirements.lock.txt" base hash uv
+    base="$(find_python)"
+    hash="$("$base" -c 'import hashlib, sys; print(hashlib.sha256(open(sys.argv[1], "rb").read()).hexdigest())' "$lock")"
+    if [ -x "$PYTHON" ] && [ "$(cat "$ROOT/.venv/lock.sha256" 2>/dev/null)" = "$hash" ]; then return; fi
+    uv="$(command -v uv || true)"
+    if [ ! -x "$PYTHON" ]; then
+        say "making .venv with $("$base" --version)"
+        "$base" -m venv "$ROOT/.venv" || { [ -n "$uv" ] && "$uv" venv --clear --seed --python "$base" "$ROOT/.venv"; } ||
+            { say "cannot make .venv; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
+    fi
+    if [ -n "$uv" ] && ! "$uv" --version >/dev/null 2>&1; then uv=""; fi
+    if [ -z "$uv" ] && [ -z "${NO_UV:-}" ] && "$PYTHON" -m pip install --quiet uv 2>/dev/null; then uv="$ROOT/.venv/bin/uv"; fi
+    say "installing $(grep -c == "$lock") packages with $([ -n "$uv" ] && echo uv || echo "pip, some minutes") (once)"
+    if [ -n "$uv" ]; then
+        "$uv" pip install --quiet --python "$PYTHON" -r "$lock"
+        "$uv" pip install --quiet --python "$PYTHON" --no-deps -e "$ROOT"
+    else
+        "$PYTHON" -m pip install --quiet -r "$lock"
+        "$PYTHON" -m pip install --quiet --no-deps -e "$ROOT"
+    fi
+    echo "$hash" >"$ROOT/.venv/lock.sha256"
+}
+
+mode=""
+if [ "${1:-}" = test ]; then mode=test; shift; fi
+if hosted; then use_hosted "$mode"; else make_venv; fi
+export PYTHONPATH="$ROOT/lib:$ROOT/workflow${PYTHONPATH:+:$PYTHONPATH}" NO_ALBUMENTATIONS_UPDATE=1
+if [ "$mode" = test ]; then cd "$ROOT"; exec "$PYTHON" -m pytest "$@"; fi
+exec "$PYTHON" "$ROOT/workflow/door.py" "$@"

@@ -1,0 +1,75 @@
+"""Where a run finds its folders and device, and what it records about the machine."""
+
+import getpass
+import json
+import platform
+
+import pytest
+
+from unetv2 import env
+
+
+def test_relative_paths_start_at_the_repository(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert env.path("outputs/x") == env.root() / "outputs" / "x"
+    assert env.path(tmp_path) == tmp_path
+    assert (env.root() / "lib" / "unetv2" / "env.py").is_file()
+
+
+def test_data_folder_setting_wins_over_variable(monkeypatch, tmp_path):
+    monkeypatch.setenv("DATA_DIR", str(tmp_path))
+    (tmp_path / "mine").mkdir()
+    assert env.data_dir() == tmp_path
+    assert env.data_dir(str(tmp_path / "mine")) == tmp_path / "mine"
+    monkeypatch.delenv("DATA_DIR")
+    assert env.data_dir() == env.root() / "data"
+    monkeypatch.delenv("WEIGHTS_DIR", raising=False)
+    assert env.weights_dir() is None
+
+
+@pytest.mark.parametrize(("kind", "find"), [("data", env.data_dir), ("weights", env.weights_dir)])
+def test_a_folder_that_is_not_there_is_one_clear_error(monkeypatch, tmp_path, kind, find):
+    with pytest.raises(FileNotFoundError, match=rf"{kind} folder not found: .*nowhere.*{kind}_dir.*--{kind}"):
+        find(str(tmp_path / "nowhere"))
+    monkeypatch.setenv(f"{kind.upper()}_DIR", str(tmp_path / "gone"))
+    with pytest.raises(FileNotFoundError, match=f"from {kind.upper()}_DIR"):
+        find()
+
+
+@pytest.mark.parametrize("mount", ["kvasir", "owner/kvasir", "datasets/owner/kvasir/versions"])
+def test_kaggle_data_is_found_by_marker_at_any_depth(monkeypatch, tmp_path, mount):
+    (tmp_path / "another" / "thing").mkdir(parents=True)
+    (tmp_path / mount / "Kvasir-SEG").mkdir(parents=True)
+    monkeypatch.setattr(env, "KAGGLE_INPUT", tmp_path)
+    monkeypatch.setenv("KAGGLE_KERNEL_RUN_TYPE", "Batch")
+    monkeypatch.delenv("DATA_DIR", raising=False)
+    assert env.on_kaggle()
+    assert env.data_dir() == tmp_path / mount
+
+
+def test_description_is_json_and_names_no_person_or_place():
+    facts = env.describe()
+    text = json.dumps(facts)
+    assert facts["torch"] and facts["device"] and facts["python"] == platform.python_version()
+    assert str(env.root()) not in text and platform.node() not in text
+    assert getpass.getuser() not in text.split('"')
+
+
+def test_a_gpu_that_fails_at_its_first_operation_is_not_used(monkeypatch, capsys):
+    import torch
+
+    def fails(*args, **kwargs):
+        raise RuntimeError("CUDA error: no kernel image is available for execution on the device\nmore")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Tesla P100")
+    monkeypatch.setattr(torch, "ones", fails)
+    env.gpu_problem.cache_clear()
+    try:
+        assert env.device().type == "cpu"
+        with pytest.raises(RuntimeError, match="Tesla P100 fails at a first operation"):
+            env.device("cuda")
+        env.report()
+        assert "no kernel image" in capsys.readouterr().out
+    finally:
+        env.gpu_problem.cache_clear()
