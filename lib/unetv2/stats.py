@@ -1,0 +1,78 @@
+"""Comparing models: on images, not on seeds.
+
+Three seeds say little (a Wilcoxon test over five can never reach p < 0.05), while a test set has a hundred images and
+each is segmented by both models. So scores are averaged per image over the seeds and compared in pairs.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from scipy import stats as sps
+
+__all__ = ["holm", "paired", "summary"]
+
+
+def paired(a, b, seed: int = 0, resamples: int = 10_000, level: float = 0.95) -> dict:
+    """Does model `a` score higher than model `b` on the same images?
+
+    Args:
+        a, b: scores, (images,) or (seeds, images); `pd.Series` are matched by their index, which must be the same set.
+        seed: of the bootstrap.
+        resamples: bootstrap samples of images, drawn with replacement.
+        level: of the percentile interval.
+
+    Returns:
+        dict: `mean_difference` (a - b), `ci_low`, `ci_high` (bootstrap over images), `p_wilcoxon` (two-sided signed-rank,
+        1.0 if all differences are 0), `n` images, `wins`, `losses` (the rest are ties). The interval speaks of new
+        images for these trained models, not of new trainings.
+
+    Raises:
+        ValueError: different images, or fewer than two.
+    """
+    if isinstance(a, pd.Series) and isinstance(b, pd.Series):
+        if a.index.has_duplicates or set(a.index) != set(b.index):
+            raise ValueError("the two models were not scored on the same images, once each: average over seeds first")
+        b = b.loc[a.index]
+    a, b = (x.mean(0) if x.ndim == 2 else x for x in (np.asarray(a, float), np.asarray(b, float)))
+    if a.shape != b.shape or a.size < 2:
+        raise ValueError(f"paired scores need the same two or more images, got {a.size} and {b.size}")
+    difference = a - b
+    rng = np.random.default_rng(seed)
+    means = [difference[rng.integers(0, a.size, a.size)].mean() for _ in range(resamples)]
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    p = sps.wilcoxon(difference).pvalue if difference.any() else 1.0
+    return {
+        "mean_difference": float(difference.mean()),
+        "ci_low": float(low),
+        "ci_high": float(high),
+        "p_wilcoxon": float(p),
+        "n": int(a.size),
+        "wins": int((difference > 0).sum()),
+        "losses": int((difference < 0).sum()),
+    }
+
+
+def holm(p: Sequence[float]) -> np.ndarray:
+    """p values adjusted for their number (Holm, 1979), in the order given."""
+    p = np.asarray(p, float)
+    order = np.argsort(p)
+    adjusted = np.maximum.accumulate(p[order] * np.arange(p.size, 0, -1))
+    return np.minimum(adjusted, 1.0)[np.argsort(order)]
+
+
+def summary(
+    df: pd.DataFrame, by: Sequence[str] = ("dataset", "test", "model"), metrics: Sequence[str] = ("dice", "iou")
+) -> pd.DataFrame:
+    """One row per group of `by`: number of seeds and images, mean and sd over seeds of each seed's mean over images.
+
+    `df` holds the rows of several runs' per_image.csv with `seed` and the columns of `by`. The sd (n - 1) is NaN for one
+    seed: it is not known.
+    """
+    by, metrics = list(by), list(metrics)
+    seeds = df.groupby([*by, "seed"], sort=False)[metrics].mean().groupby(by, sort=False)
+    table = seeds.agg(["mean", "std"])
+    table.columns = [f"{metric}_{'sd' if of == 'std' else of}" for metric, of in table.columns]
+    table.insert(0, "seeds", seeds.size())
+    table.insert(1, "images", df.groupby([*by, "seed"], sort=False).size().groupby(by, sort=False).max())
+    return table.reset_index()
