@@ -1,0 +1,7 @@
+"""Data check (in work)."""
+
+__all__ = ["require"]
+
+
+def require(source, cache):
+    """Nothing yet."""

@@ -1,0 +1,160 @@
+"""`load`: a dataset by its name, decoded and resized once, as arrays that every process can share.
+
+The arrays lie in a cache as two .npy files per split, read as memory maps. The key of a cache file holds the name, the
+image size, and every file's path, size and time of change, so that it is never stale.
+"""
+
+import hashlib
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pooch
+
+from ..files import atomic
+from . import synthetic
+from .images import read_image, read_mask, resize
+from .readers import SYNTHETIC, Pair, draw, find
+
+__all__ = ["SegData", "Split", "load"]
+
+
+@dataclass(frozen=True)
+class Split:
+    """A part of a dataset: `images` uint8 (N, S, S, 3) RGB and `masks` uint8 (N, S, S) class ids 0..K, by `ids`."""
+
+    ids: list[str]
+    images: np.ndarray
+    masks: np.ndarray
+    pairs: list[Pair] | None = field(default=None, repr=False)  # None: synthetic
+    values: tuple[int, ...] | None = field(default=None, repr=False)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def native_mask(self, i: int) -> np.ndarray:
+        """Mask `i` as class ids, uint8 (h, w), at its file's own size."""
+        return np.asarray(self.masks[i]) if self.pairs is None else read_mask(self.pairs[i].mask, self.values)
+
+
+@dataclass(frozen=True)
+class SegData:
+    """A dataset, split. `classes` are the foreground classes; one class means a binary task."""
+
+    name: str
+    classes: tuple[str, ...]
+    train: Split
+    val: Split
+    tests: dict[str, Split]
+
+    @property
+    def logit_channels(self) -> int:
+        """What a model must put out: 1 (sigmoid) for a binary task, else K + 1 (softmax, background first)."""
+        return 1 if len(self.classes) == 1 else len(self.classes) + 1
+
+
+def load(name, data_dir=None, image_size=256, *, cache_dir=None, val_fraction=0.1, split_seed=0, limit=None, check=True):
+    """Dataset `name` at `image_size` x `image_size` pixels (aspect squashed, as the papers do) -> `SegData`.
+
+    Args:
+        name: see `names()`; `folder:PATH` for your own data; `synthetic:contrast=0.8,hair=0` turns the knobs of
+            `synthetic.Knobs`.
+        data_dir: folder that holds the datasets; else the environment's DATA_DIR, else the repository's `data`.
+        cache_dir: folder of the decoded arrays; else the environment's UNETV2_CACHE, else the user's cache folder.
+        val_fraction, split_seed: the share of the training part that becomes the validation part, and the seed of that
+            draw. The synthetic sets and folders with a val part have their own.
+        limit: at most so many images in each part, drawn at random with `split_seed`.
+        check: run the data check first (its result is cached) and raise on errors.
+
+    Raises:
+        ValueError: unknown name, or the data check found what would corrupt a result.
+        FileNotFoundError: the dataset is not there; says where it looked and how to get it.
+        OSError: the cache folder cannot be written.
+    """
+    cache = Path(cache_dir or os.environ.get("UNETV2_CACHE") or pooch.os_cache("unetv2"))
+    if name.partition(":")[0] in SYNTHETIC:
+        return _synthetic(name, image_size, cache, limit)
+    source = find(name, data_dir)
+    if check:
+        from .check import require  # it reads every file at its own size, which only `load` with check needs
+
+        require(source, cache)
+    train, val = (source.train, source.val) if source.val else draw(source.train, val_fraction, split_seed)
+
+    def part(pairs):
+        if limit and limit < len(pairs):
+            pairs = draw(pairs, limit / len(pairs), split_seed)[1]
+        return _cached(pairs, source.values, image_size, cache / _file_name(name))
+
+    tests = {key: part(pairs) for key, pairs in source.tests.items()}
+    return SegData(name, source.classes, part(train), part(val), tests)
+
+
+def fingerprint(pairs: list[Pair], *more) -> str:
+    """A hash of what the result depends on: the files' paths, sizes and times of change, and `more`."""
+    stamps = [(p.id, str(path), path.stat().st_size, path.stat().st_mtime_ns) for p in pairs for path in p[1:]]
+    return hashlib.sha256(repr((stamps, more)).encode()).hexdigest()[:16]
+
+
+def _file_name(name: str) -> str:
+    return "".join(c if c.isalnum() else "-" for c in name)[-40:]
+
+
+def _cached(pairs: list[Pair], values, size: int, stem: Path) -> Split:
+    def decode(pair):
+        image, mask = read_image(pair.image), read_mask(pair.mask, values)
+        return resize(image, size), resize(mask, size, mask=True)
+
+    def rows():
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            for i in range(0, len(pairs), 64):  # in chunks, so that decoded pictures never pile up in memory
+                yield from pool.map(decode, pairs[i : i + 64])
+
+    path = stem.with_name(f"{stem.name}-{size}-{fingerprint(pairs, values, size)}")
+    images, masks = _arrays(path, len(pairs), size, rows)
+    return Split([p.id for p in pairs], images, masks, pairs, values)
+
+
+def _arrays(path: Path, n: int, size: int, rows) -> tuple[np.ndarray, np.ndarray]:
+    """The memory maps at `path`; written row by row from `rows()` if they are not there yet."""
+    files = [path.with_name(path.name + ending) for ending in ("-masks.npy", "-images.npy")]
+    if not all(file.exists() for file in files):
+        with atomic(files[0]) as masks, atomic(files[1]) as images, masks.open("wb") as m, images.open("wb") as i:
+            _header(m, (n, size, size))
+            _header(i, (n, size, size, 3))
+            for image, mask in rows():  # plain writes: a memory map on a full disk would kill the process
+                i.write(np.ascontiguousarray(image).data)
+                m.write(np.ascontiguousarray(mask).data)
+    masks, images = (np.load(file, mmap_mode="r") if n else np.load(file) for file in files)
+    return images, masks
+
+
+def _header(file, shape) -> None:
+    np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+
+
+def _synthetic(name: str, size: int, cache: Path, limit: int | None) -> SegData:
+    kind, _, text = name.partition(":")
+    try:
+        knobs = {key: float(value) for key, value in (pair.split("=") for pair in text.split(",") if pair)}
+    except ValueError:
+        raise ValueError(f"dataset {name!r}: write the knobs as {kind}:contrast=0.8,hair=0") from None
+    source = hashlib.sha256(Path(synthetic.__file__).read_bytes()).hexdigest()[:8]
+    parts, start = {}, 0
+
+    for part, count in synthetic.COUNTS.items():
+        n = min(count, limit or count)
+
+        def rows(n=n, start=start) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+            for i in range(start, start + n):
+                images, masks = synthetic.make(SYNTHETIC[kind], 1, size, seed=0, start=i, **knobs)
+                yield images[0], masks[0]
+
+        path = cache / f"{_file_name(name)}-{size}-{part}{n}-{source}"
+        parts[part] = Split([f"{part}_{i:03d}" for i in range(n)], *_arrays(path, n, size, rows))
+        start += count
+    return SegData(name, ("lesion" if kind == "synthetic" else "polyp",), parts["train"], parts["val"],
+                   {"test": parts["test"]})  # fmt: skip
