@@ -12,6 +12,7 @@ coarsest, i = M; f_i^k is the feature map of level i after step k.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Literal
 
 import torch
@@ -21,7 +22,7 @@ from torch import Tensor, nn
 __all__ = ["SDI", "Attention", "ChannelAttention", "Combine", "SpatialAttention", "resize"]
 
 Attention = Literal["spatial-channel", "channel-spatial"] | None
-Combine = Literal["product", "residual", "sum", "concat"]
+Combine = Literal["product", "sum", "concat"]
 
 
 class SpatialAttention(nn.Module):
@@ -72,10 +73,13 @@ class SDI(nn.Module):
         c: channels of every level afterwards; 32 in the paper.
         attention: order of Eq. 1. "spatial-channel" is the paper's, "channel-spatial" the released code's, None leaves
             Eq. 1 out (the paper's ablation "w/o SC").
-        combine: Eq. 4. "product" is the paper's. "residual" keeps the scale of the signal, f_i^5 = f_ii^4 * prod_{j != i}
-            (1 + f_ij^4): a product of M factors of standard deviation s < 1 has one of s^M, while this one starts
-            near f_ii^4, U-Net's own skip, and holds the full product as its term of highest order. "sum" and "concat"
-            (concatenation and a 1x1 convolution) are ablations.
+        combine: Eq. 4. "product" is the paper's; "sum" and "concat" (concatenation and a 1x1 convolution) are ablations.
+        unit_bias: start the biases of theta_ij, j != i, at 1 in place of near 0. Nothing else changes. By default the product
+            of M factors of standard deviation s < 1 starts with one near s^M, and training starts nearly blind; so
+
+                f_i^5 = theta_ii(f_ii^3) * prod_{j != i} (1 + W_ij f_ij^3)
+
+            starts near theta_ii(f_ii^3), U-Net's own skip, with the full product as its term of highest order.
         shared: one set of theta_j for all target levels i, as the model that the paper's Table 4 counted; the paper's
             Eq. 3 and the released code have a theta_ij for every pair.
 
@@ -95,14 +99,18 @@ class SDI(nn.Module):
         c: int = 32,
         attention: Attention = "spatial-channel",
         combine: Combine = "product",
+        unit_bias: bool = False,
         shared: bool = False,
     ) -> None:
         super().__init__()
         kinds = {"spatial": lambda n: SpatialAttention(), "channel": ChannelAttention}
         if attention not in ("spatial-channel", "channel-spatial", None):
             raise ValueError(f"attention must be 'spatial-channel', 'channel-spatial' or None, not {attention!r}")
-        if combine not in ("product", "residual", "sum", "concat"):
-            raise ValueError(f"combine must be 'product', 'residual', 'sum' or 'concat', not {combine!r}")
+        if combine not in ("product", "sum", "concat"):
+            raise ValueError(f"combine must be 'product', 'sum' or 'concat', not {combine!r}")
+        if unit_bias and (shared or combine != "product"):
+            raise ValueError("unit_bias is a start for the product with a theta_ij for every pair: not for shared or "
+                             f"combine={combine!r}")
         levels = [n for n in in_channels if n > 0]
         if not levels or c < 1:
             raise ValueError(f"SDI needs c >= 1 and a level with channels, got c={c}, in_channels={list(in_channels)}")
@@ -117,17 +125,22 @@ class SDI(nn.Module):
         self.theta = nn.ModuleList(
             nn.ModuleList(nn.Conv2d(c, c, 3, padding=1) for _ in levels) for _ in (levels[:1] if shared else levels)
         )
+        if unit_bias:
+            for i, thetas in enumerate(self.theta):
+                for j, theta in enumerate(thetas):
+                    if j != i:
+                        nn.init.ones_(theta.bias)
         if combine == "concat":
             self.mix = nn.ModuleList(nn.Conv2d(len(levels) * c, c, 1) for _ in levels)
 
     def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
-        return self._apply(features, lambda f, theta, size: _smooth_resized(f, theta, size))
+        return self._infuse(features, lambda f, theta, size: _smooth_resized(f, theta, size))
 
     def equations(self, features: Sequence[Tensor]) -> list[Tensor]:
         """The same result as `forward`, computed as the paper writes it: first resize (2), then smooth (3)."""
-        return self._apply(features, lambda f, theta, size: theta(resize(f, size)))
+        return self._infuse(features, lambda f, theta, size: theta(resize(f, size)))
 
-    def _apply(self, features: Sequence[Tensor], smooth_resized) -> list[Tensor]:
+    def _infuse(self, features: Sequence[Tensor], smooth_resized) -> list[Tensor]:
         if len(features) != len(self.in_channels):
             raise ValueError(f"SDI was built for {len(self.in_channels)} levels and got {len(features)}")
         f0 = [f for f, n in zip(features, self.in_channels, strict=True) if n > 0]
@@ -144,13 +157,32 @@ class SDI(nn.Module):
     def _combine(self, f4: list[Tensor], i: int) -> Tensor:
         if self.combine == "concat":
             return self.mix[i](torch.cat(f4, 1))
-        result = f4[i]
-        for f in f4[:i] + f4[i + 1 :]:
-            if self.combine == "sum":
-                result = result + f
-            else:
-                result = result * f if self.combine == "product" else torch.addcmul(result, result, f)
-        return result
+        return sum(f4[1:], f4[0]) if self.combine == "sum" else _Hadamard.apply(*f4)
+
+
+class _Hadamard(torch.autograd.Function):
+    """The product of M maps, keeping the M factors for backward and none of the partial products that autograd would."""
+
+    @staticmethod
+    def forward(ctx, *factors: Tensor) -> Tensor:
+        ctx.save_for_backward(*factors)
+        product = factors[0].clone()
+        for f in factors[1:]:
+            product *= f  # in place: on a CPU a fresh map costs more than its arithmetic
+        return product
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, ...]:
+        factors = ctx.saved_tensors
+        grads = [grad]  # the gradient of factor k is grad times the factors before k (here) and after k (below)
+        for f in factors[:-1]:
+            grads.append(grads[-1] * f)
+        after = factors[-1]
+        for k in reversed(range(len(factors) - 1)):
+            grads[k] = grads[k].mul_(after) if k else grad * after
+            after = after * factors[k]
+        return tuple(grads)
 
 
 def _smooth_resized(f: Tensor, theta: nn.Conv2d, size: Sequence[int]) -> Tensor:
@@ -161,19 +193,21 @@ def _smooth_resized(f: Tensor, theta: nn.Conv2d, size: Sequence[int]) -> Tensor:
 
         theta(U f U^T) = sum_yx (S_y U) (theta_yx f) (S_x U)^T + bias
 
-    which costs fewer operations from a ratio of 4 on, and leaves autograd nothing to keep but f itself.
+    where theta_yx f costs a quarter or less of what it would cost on the large map, and autograd keeps f alone.
     """
     height, width = f.shape[-2:]
-    if size[0] < 4 * height or size[1] < 4 * width:
+    if size[0] < 2 * height or size[1] < 2 * width:
         return theta(resize(f, size))
-    taps = theta.weight.permute(2, 3, 0, 1).flatten(0, 2)[..., None, None]  # (9 c, c, 1, 1), rows in the order y, x, out
-    z = F.conv2d(f, taps).unflatten(1, (3, 3, -1))  # (N, y, x, c, h, w)
-    z = z.permute(0, 3, 1, 4, 2, 5).flatten(4) @ _shifted(width, size[1], f).mT  # (N, c, y, h, W)
-    return _shifted(height, size[0], f) @ z.flatten(2, 3) + theta.bias[:, None, None]
+    taps = theta.weight.permute(3, 0, 2, 1).flatten(0, 2)[..., None, None]  # (9 c, c, 1, 1), rows ordered x, out, y
+    z = F.conv2d(f, taps).reshape(len(f), 3, -1, 3 * height, width)  # (N, x, c, y h, w)
+    z = _shifted(height, size[0], f) @ z  # (N, x, c, H, w)
+    z = z.permute(0, 2, 3, 1, 4).flatten(3) @ _shifted(width, size[1], f).mT  # (N, c, H, W)
+    return z.add_(theta.bias[:, None, None])
 
 
 def _shifted(small: int, large: int, like: Tensor) -> Tensor:
     """(large, 3 * small): [S_0 U, S_1 U, S_2 U], U the bilinear (align_corners) upsampling from `small` to `large`."""
-    position = torch.arange(large, device=like.device)[:, None] * ((small - 1) / (large - 1))
-    up = F.pad((1 - (position - torch.arange(small, device=like.device)).abs()).relu(), (0, 0, 1, 1))  # tent functions
+    axis = partial(torch.arange, dtype=torch.promote_types(like.dtype, torch.float32), device=like.device)
+    distance = axis(large)[:, None] * ((small - 1) / (large - 1)) - axis(small)
+    up = F.pad((1 - distance.abs()).relu(), (0, 0, 1, 1))  # tent functions, and a row of zeros beyond either border
     return torch.cat([up[y : y + large] for y in range(3)], 1).to(like.dtype)

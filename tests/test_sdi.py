@@ -1,0 +1,194 @@
+"""SDI: its equations, its two forms, its options and the sizes and types that it takes."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from unetv2.sdi import SDI, ChannelAttention, SpatialAttention, resize
+
+PVT = (64, 128, 320, 512)
+
+
+def pyramid(channels, size, batch=2, dtype=torch.float32, step=2):
+    torch.manual_seed(0)
+    height, width = size
+    maps = []
+    for n in channels:
+        maps.append(torch.randn(batch, n, height, width, dtype=dtype))
+        height, width = -(-height // step), -(-width // step)
+    return maps
+
+
+def test_equations_by_hand():
+    """Two levels, one pixel each, one channel: every number of Eqs. 1-4 can be followed with a pencil."""
+    sdi = SDI((1, 1), c=1, attention=None).eval()
+    with torch.no_grad():
+        for reduce, factor in zip(sdi.reduce, (2.0, 3.0), strict=True):
+            reduce[0].weight.fill_(factor)
+            reduce[1].eps = 0.0
+        for i, row in enumerate(sdi.theta):
+            for j, theta in enumerate(row):
+                theta.weight.zero_()
+                theta.weight[0, 0, 1, 1] = 1.0 + i
+                theta.bias.fill_(0.5 * j)
+        first, second = sdi([torch.full((1, 1, 1, 1), 5.0), torch.full((1, 1, 1, 1), 7.0)])
+    assert first.item() == (1 * 10) * (1 * 21 + 0.5)
+    assert second.item() == (2 * 10) * (2 * 21 + 0.5)
+
+
+@pytest.mark.parametrize("attention", ["spatial-channel", "channel-spatial", None])
+@pytest.mark.parametrize("combine", ["product", "sum", "concat"])
+@pytest.mark.parametrize("size", [(32, 32), (33, 20), (8, 8)])
+def test_the_efficient_form_equals_the_reading_form(attention, combine, size):
+    sdi = SDI((8, 16, 24, 32), c=4, attention=attention, combine=combine).double()
+    inputs = pyramid((8, 16, 24, 32), size, dtype=torch.float64)
+    results = []
+    for form in (sdi.equations, sdi):
+        sdi.zero_grad()
+        features = [f.clone().requires_grad_() for f in inputs]
+        outputs = form(features)
+        sum((o * torch.cos(torch.arange(o.numel()).view_as(o))).sum() for o in outputs).backward()
+        gradients = [f.grad for f in features] + [p.grad.clone() for p in sdi.parameters()]
+        results.append((outputs, gradients))
+    for reading, efficient in zip(*results, strict=True):
+        for a, b in zip(reading, efficient, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-11)
+
+
+def test_attention_order_is_the_papers():
+    """Eq. 1: f^1 = phi^c(phi^s(f^0)); the released code's order gives something else."""
+    torch.manual_seed(0)
+    f = torch.randn(2, 32, 8, 8)
+    space, channel = SpatialAttention(), ChannelAttention(32)
+    sdi = SDI((32,), attention="spatial-channel")
+    sdi.attention[0][0].load_state_dict(space.state_dict())
+    sdi.attention[0][1].load_state_dict(channel.state_dict())
+    torch.testing.assert_close(sdi.attention[0](f), channel(space(f)))
+    assert not torch.allclose(channel(space(f)), space(channel(f)), atol=1e-3)
+
+
+def test_attention_scales_and_never_adds():
+    f = torch.randn(2, 32, 8, 8)
+    for phi in (SpatialAttention(), ChannelAttention(32)):
+        ratio = phi(f) / f
+        assert ((ratio > 0) & (ratio < 1)).all()
+
+
+def test_resize_is_adaptive_pooling_identity_or_bilinear():
+    f = torch.randn(1, 3, 12, 8)
+    assert resize(f, (12, 8)) is f
+    torch.testing.assert_close(resize(f, (6, 4)), F.avg_pool2d(f, 2))
+    up = resize(f, (24, 16))
+    torch.testing.assert_close(up[..., ::23, ::15], f[..., ::11, ::7])  # align_corners: corners meet corners
+
+
+
+
+def test_parameters_on_pvt_channels():
+    """Counted from the released code: 229,512, of which 16 smoothing convolutions of 9,248; shared, 4 of them."""
+    count = {shared: sum(p.numel() for p in SDI(PVT, shared=shared).parameters()) for shared in (False, True)}
+    assert count == {False: 229_512, True: 229_512 - 12 * 9_248}
+
+
+def test_zero_channel_levels_pass_through_untouched():
+    """timm's PVT has no stride-2 features: smp hands an empty map there."""
+    features = [torch.empty(2, 0, 64, 64), *pyramid(PVT, (32, 32))]
+    sdi = SDI((0, *PVT)).eval()
+    outputs = sdi(features)
+    assert outputs[0] is features[0] and sdi.out_channels == (0, 32, 32, 32, 32)
+    without = SDI(PVT).eval()
+    without.load_state_dict(sdi.state_dict())
+    for a, b in zip(outputs[1:], without(features[1:]), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("levels", [1, 2, 3, 5, 6])
+def test_any_number_of_levels(levels):
+    features = pyramid((16,) * levels, (40, 56))
+    outputs = SDI((16,) * levels, c=8)(features)
+    assert [o.shape for o in outputs] == [(2, 8, *f.shape[-2:]) for f in features]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_forward_and_backward(dtype):
+    sdi = SDI((16, 32, 48), c=8).to(dtype)
+    features = [f.requires_grad_() for f in pyramid((16, 32, 48), (16, 16), dtype=dtype)]
+    outputs = sdi(features)
+    sum(o.float().sum() for o in outputs).backward()
+    assert all(o.dtype == dtype and o.isfinite().all() for o in outputs)
+    assert all(f.grad.isfinite().all() for f in features)
+
+
+def test_the_product_shrinks_the_signal_and_unit_bias_keeps_it():
+    """FACTS A2: outputs of std 0.032, 0.023, 0.0089, 0.0014 on inputs of std 1, fine to coarse."""
+    stds = {}
+    for unit_bias in (False, True):
+        runs = []
+        for seed in range(5):
+            torch.manual_seed(seed)
+            sdi = SDI((32,) * 4, attention=None, unit_bias=unit_bias)
+            with torch.no_grad():
+                runs.append([o.std().item() for o in sdi(pyramid((32,) * 4, (64, 64), batch=4))])
+        stds[unit_bias] = torch.tensor(runs).mean(0)
+    published = torch.tensor([0.032, 0.023, 0.0089, 0.0014])
+    assert ((stds[False] / published).log2().abs() < 1).all(), stds[False]  # within a factor of 2, another random draw
+    assert (stds[True] > 0.3).all() and (stds[True] < 1.5).all(), stds[True]
+
+
+def test_unit_bias_changes_the_start_alone():
+    torch.manual_seed(0)
+    faithful = SDI((8, 8))
+    torch.manual_seed(0)
+    scaled = SDI((8, 8), unit_bias=True)
+    assert faithful.state_dict().keys() == scaled.state_dict().keys()
+    changed = {k for k, v in faithful.state_dict().items() if not v.equal(scaled.state_dict()[k])}
+    assert changed == {"theta.0.1.bias", "theta.1.0.bias"}
+
+
+def test_compile_gives_the_same():
+    sdi, features = SDI((8, 16, 24), c=4).eval(), pyramid((8, 16, 24), (16, 16))
+    compiled = torch.compile(sdi, backend="aot_eager", fullgraph=True)
+    for a, b in zip(compiled(features), sdi(features), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_compiled_backward_gives_the_same():
+    sdi, inputs = SDI((8, 16), c=4, attention=None), pyramid((8, 16), (8, 8))
+    gradients = []
+    for form in (sdi, torch.compile(sdi, backend="aot_eager")):
+        features = [f.clone().requires_grad_() for f in inputs]
+        sum(o.square().sum() for o in form(features)).backward()
+        gradients.append([f.grad for f in features])
+    for a, b in zip(*gradients, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_onnx_export_computes_the_same(tmp_path):
+    ort = pytest.importorskip("onnxruntime")
+    sdi, features = SDI((8, 16, 24), c=4).eval(), pyramid((8, 16, 24), (16, 16), batch=1)
+    torch.onnx.export(sdi, (features,), tmp_path / "sdi.onnx", dynamo=True, verbose=False)
+    session = ort.InferenceSession(tmp_path / "sdi.onnx", providers=["CPUExecutionProvider"])
+    names = [i.name for i in session.get_inputs()]
+    outputs = session.run(None, {n: f.numpy() for n, f in zip(names, features, strict=True)})
+    for a, b in zip(outputs, sdi(features), strict=True):
+        torch.testing.assert_close(torch.from_numpy(a), b, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "kwargs, words",
+    [
+        ({"in_channels": (8, 8), "attention": "both"}, "attention must be"),
+        ({"in_channels": (8, 8), "combine": "times"}, "combine must be"),
+        ({"in_channels": (0, 0)}, "level with channels"),
+        ({"in_channels": (8, 8), "c": 0}, "c >= 1"),
+        ({"in_channels": (8, 8), "unit_bias": True, "shared": True}, "unit_bias"),
+    ],
+)
+def test_wrong_options_say_what_is_valid(kwargs, words):
+    with pytest.raises(ValueError, match=words):
+        SDI(**kwargs)
+
+
+def test_wrong_number_of_levels():
+    with pytest.raises(ValueError, match="built for 2 levels and got 3"):
+        SDI((8, 8))(pyramid((8, 8, 8), (8, 8)))
