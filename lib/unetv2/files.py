@@ -27,7 +27,8 @@ def atomic(path: str | Path) -> Iterator[Path]:
         message = f"cannot write {path}: {error.strerror or error}; free space there or choose another output folder"
         raise OSError(error.errno, message) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        if temporary.exists():  # not unlink(missing_ok): that raises anew where the parent is no folder
+            temporary.unlink()
 
 
 def write_text(path: str | Path, text: str) -> None:

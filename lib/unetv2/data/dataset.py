@@ -1,7 +1,7 @@
 """`load`: a dataset by its name, decoded and resized once, as arrays that every process can share.
 
-The arrays lie in a cache as two .npy files per split, read as memory maps. The key of a cache file holds the name, the
-image size, and every file's path, size and time of change, so that it is never stale.
+The arrays of a split lie in one .npy file of the cache, read as a memory map. Its name holds the dataset's, the image
+size, and a hash of every file's path, size and time of change, so that it is never stale.
 """
 
 import hashlib
@@ -74,7 +74,7 @@ def load(name, data_dir=None, image_size=256, *, cache_dir=None, val_fraction=0.
         FileNotFoundError: the dataset is not there; says where it looked and how to get it.
         OSError: the cache folder cannot be written.
     """
-    cache = Path(cache_dir or os.environ.get("UNETV2_CACHE") or pooch.os_cache("unetv2"))
+    cache = Path(cache_dir) if cache_dir else cache_folder()
     if name.partition(":")[0] in SYNTHETIC:
         return _synthetic(name, image_size, cache, limit)
     source = find(name, data_dir)
@@ -91,6 +91,11 @@ def load(name, data_dir=None, image_size=256, *, cache_dir=None, val_fraction=0.
 
     tests = {key: part(pairs) for key, pairs in source.tests.items()}
     return SegData(name, source.classes, part(train), part(val), tests)
+
+
+def cache_folder() -> Path:
+    """Where decoded arrays and results of the data check are kept: UNETV2_CACHE, else the user's cache folder."""
+    return Path(os.environ.get("UNETV2_CACHE") or pooch.os_cache("unetv2"))
 
 
 def fingerprint(pairs: list[Pair], *more) -> str:
@@ -113,27 +118,24 @@ def _cached(pairs: list[Pair], values, size: int, stem: Path) -> Split:
             for i in range(0, len(pairs), 64):  # in chunks, so that decoded pictures never pile up in memory
                 yield from pool.map(decode, pairs[i : i + 64])
 
-    path = stem.with_name(f"{stem.name}-{size}-{fingerprint(pairs, values, size)}")
+    path = stem.with_name(f"{stem.name}-{size}-{fingerprint(pairs, values)}.npy")
     images, masks = _arrays(path, len(pairs), size, rows)
     return Split([p.id for p in pairs], images, masks, pairs, values)
 
 
 def _arrays(path: Path, n: int, size: int, rows) -> tuple[np.ndarray, np.ndarray]:
-    """The memory maps at `path`; written row by row from `rows()` if they are not there yet."""
-    files = [path.with_name(path.name + ending) for ending in ("-masks.npy", "-images.npy")]
-    if not all(file.exists() for file in files):
-        with atomic(files[0]) as masks, atomic(files[1]) as images, masks.open("wb") as m, images.open("wb") as i:
-            _header(m, (n, size, size))
-            _header(i, (n, size, size, 3))
-            for image, mask in rows():  # plain writes: a memory map on a full disk would kill the process
-                i.write(np.ascontiguousarray(image).data)
-                m.write(np.ascontiguousarray(mask).data)
-    masks, images = (np.load(file, mmap_mode="r") if n else np.load(file) for file in files)
-    return images, masks
+    """Images and masks, as views of the memory map at `path`, which is written from `rows()` if it is not there.
 
-
-def _header(file, shape) -> None:
-    np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+    A row of the file is an image followed by its mask, so that one file holds both and appears at once.
+    """
+    if not path.exists():
+        with atomic(path) as temporary, temporary.open("wb") as file:
+            header = {"descr": "|u1", "fortran_order": False, "shape": (n, size * size * 4)}
+            np.lib.format.write_array_header_1_0(file, header)
+            for row in rows():  # plain writes: a memory map on a full disk would kill the process
+                file.write(b"".join(np.ascontiguousarray(part).data for part in row))
+    flat = np.load(path, mmap_mode="r") if n else np.load(path)
+    return flat[:, : size * size * 3].reshape(n, size, size, 3), flat[:, size * size * 3 :].reshape(n, size, size)
 
 
 def _synthetic(name: str, size: int, cache: Path, limit: int | None) -> SegData:
@@ -153,7 +155,7 @@ def _synthetic(name: str, size: int, cache: Path, limit: int | None) -> SegData:
                 images, masks = synthetic.make(SYNTHETIC[kind], 1, size, seed=0, start=i, **knobs)
                 yield images[0], masks[0]
 
-        path = cache / f"{_file_name(name)}-{size}-{part}{n}-{source}"
+        path = cache / f"{_file_name(name)}-{size}-{part}{n}-{source}.npy"
         parts[part] = Split([f"{part}_{i:03d}" for i in range(n)], *_arrays(path, n, size, rows))
         start += count
     return SegData(name, ("lesion" if kind == "synthetic" else "polyp",), parts["train"], parts["val"],

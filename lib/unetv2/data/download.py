@@ -1,0 +1,125 @@
+"""Fetching a dataset: python -m unetv2.data.download NAME --data DIR
+
+Every archive is kept beside its `.sha256`, which holds the published checksum, or the one of the first download where
+none is published. What is there and agrees is not fetched again; what is cut off is thrown away and fetched anew.
+"""
+
+import argparse
+import shutil
+import stat
+import sys
+import tempfile
+import zipfile
+from pathlib import Path, PurePosixPath
+
+import pooch
+import requests
+
+from ..errors import unknown
+from ..files import write_text
+from .readers import data_root, find, registry
+
+__all__ = ["download", "fetch", "instructions", "unpack"]
+
+
+def download(name: str, data_dir: str | Path | None = None, entry: dict | None = None) -> Path:
+    """Fetch and unpack dataset `name` into `data_dir`/`name`, and return that folder.
+
+    Raises:
+        ValueError: unknown name, a wrong checksum, an archive with paths outside its folder.
+        LookupError: the set has no direct link; the message is the page of instructions.
+        OSError: no network, or the folder cannot be written.
+    """
+    if entry is None and name not in registry():
+        raise unknown("dataset to download", name, registry())
+    entry = entry or registry()[name]
+    if not entry["urls"]:
+        raise LookupError(instructions(name, data_dir))
+    folder = data_root(data_dir) / name
+    for item in entry["urls"]:
+        archive = fetch(item["url"], folder / "archives", item["sha256"])
+        unpack(archive, folder / item.get("unpack", "."))
+    return folder
+
+
+def instructions(name: str, data_dir: str | Path | None = None) -> str:
+    """What a person has to do to get a set that has no direct link."""
+    entry = registry()[name]
+    return (f"{entry['title']}\n  has no direct link. {' '.join(entry['manual'].split())}\n  source:   {entry['source']}\n"
+            f"  licence:  {entry['licence']}\n  cite:     {entry['citation']}\n  DATA is:  {data_root(data_dir)}")  # fmt: skip
+
+
+def fetch(url: str, folder: Path, sha256: str | None = None, tries: int = 3) -> Path:
+    """The file at `url` in `folder`, with its checksum agreed; a progress bar shows the way. Partial files are removed.
+
+    Raises:
+        ValueError: the checksum is not the published or recorded one.
+        OSError: not reachable after `tries`, cut off every time, or the folder cannot be written.
+    """
+    path = folder / PurePosixPath(url.partition("?")[0]).name
+    record = path.with_name(path.name + ".sha256")
+    if record.is_file():
+        sha256 = sha256 or record.read_text(encoding="utf-8").split()[0]
+    elif path.is_file():
+        path.unlink()  # without a record nobody knows that it is whole
+    download = pooch.HTTPDownloader(progressbar=True, timeout=60)
+    try:
+        for turn in range(tries):
+            try:
+                pooch.retrieve(url, f"sha256:{sha256}" if sha256 else None, path.name, folder, downloader=download)
+                break
+            except (requests.ConnectionError, requests.Timeout) as error:  # refused, or cut off on the way
+                if turn == tries - 1:
+                    raise OSError(f"cannot fetch {url}: {error}; check the network, then start again") from None
+    except requests.HTTPError as error:
+        raise OSError(f"cannot fetch {url}: {error}; see the dataset's source in data/registry.yaml") from None
+    except ValueError as error:  # pooch has removed the file already
+        raise ValueError(f"{url}: {error} The file at the source has changed or was damaged on the way; to accept a "
+                         f"new one, delete {record}") from None  # fmt: skip
+    write_text(record, f"{sha256 or pooch.file_hash(str(path), alg='sha256')}  {path.name}\n")
+    return path
+
+
+def unpack(archive: Path, target: Path) -> None:
+    """Unpack a zip into `target`: all of it or nothing; a mark beside the archive spares doing it twice.
+
+    Raises:
+        ValueError: not a zip, a damaged member, or a member that points outside `target`.
+    """
+    mark, whole = archive.with_name(archive.name + ".unpacked"), archive.with_name(archive.name + ".sha256")
+    if mark.is_file() and mark.stat().st_mtime_ns > archive.stat().st_mtime_ns and target.is_dir():
+        return
+    target.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=archive.parent) as temporary:
+        try:
+            with zipfile.ZipFile(archive) as content:
+                for member in content.infolist():
+                    where = PurePosixPath(member.filename.replace("\\", "/"))
+                    link = stat.S_ISLNK(member.external_attr >> 16)
+                    if where.is_absolute() or ".." in where.parts or ":" in where.parts[0] or link:
+                        raise ValueError(f"{archive}: refuses to unpack {member.filename!r}, which points outside {target}")
+                content.extractall(temporary)
+        except zipfile.BadZipFile as error:
+            raise ValueError(f"{archive} is damaged: {error}; delete it and {whole.name}, and fetch it again") from None
+        shutil.copytree(temporary, target, dirs_exist_ok=True, copy_function=shutil.move)
+    write_text(mark, "\n")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command."""
+    parser = argparse.ArgumentParser(prog="python -m unetv2.data.download", description="Fetch a dataset.")
+    parser.add_argument("name", help=", ".join(registry()))
+    parser.add_argument("--data", help="folder for the datasets (or set DATA_DIR; else the repository's data)")
+    options = parser.parse_args(arguments)
+    try:
+        folder = download(options.name, options.data)
+        source = find(options.name, options.data)
+    except (LookupError, ValueError, OSError) as error:
+        sys.exit(f"error: {error.args[0] if isinstance(error, LookupError) else error}")
+    print(f"{options.name}: {len(source.pairs)} image and mask pairs in {folder}")
+    print(f"licence: {registry()[options.name]['licence']}; please cite {registry()[options.name]['citation']}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,472 @@
+"""The data room: what a user's files turn into, and what bad files are answered with."""
+
+import os
+
+import cv2
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+from unetv2 import data
+from unetv2.data import check, images, readers, synthetic
+
+
+def break_jpeg(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def errors_of(folder):
+    problems = check.check(readers.find(f"folder:{folder}"))
+    return [f"{p.file}: {p.text}" for p in problems if p.severity == "error"]
+
+
+# --- own folder -----------------------------------------------------------------------------------------------------
+
+
+def test_folder_of_mixed_files_is_read_paired_and_split(fake_dataset):
+    root = fake_dataset("images/{id}.jpg", "masks/{id}_Segmentation.png", range(20), (50, 70))
+    root = fake_dataset("images/{id}.tif", "masks/{id}.bmp", range(20, 25), (33, 21))
+    d = data.load(f"folder:{root}", image_size=32)
+    assert d.classes == ("object",) and d.logit_channels == 1
+    assert (len(d.train), len(d.val), len(d.tests["test"])) == (18, 2, 5)
+    ids = [*d.train.ids, *d.val.ids, *d.tests["test"].ids]
+    assert sorted(ids, key=int) == [str(i) for i in range(25)]
+    for split in (d.train, d.val, d.tests["test"]):
+        assert split.images.shape == (len(split), 32, 32, 3) and split.images.dtype == np.uint8
+        assert split.masks.shape == (len(split), 32, 32) and set(np.unique(split.masks)) == {0, 1}
+        for i, id in enumerate(split.ids):  # the bright disc lies where the mask is, and belongs to this id
+            assert split.images[i][split.masks[i] == 1].mean() > split.images[i][split.masks[i] == 0].mean() + 80
+            assert split.native_mask(i).shape == ((33, 21) if int(id) >= 20 else (50, 70))
+
+
+def test_folder_with_its_own_parts_keeps_them(fake_dataset):
+    fake_dataset("train/images/{id}.png", "train/masks/{id}_mask.png", range(6))
+    fake_dataset("val/images/{id}.png", "val/masks/{id}_mask.png", [f"v{i}" for i in range(3)])
+    root = fake_dataset("test/images/{id}.png", "test/masks/{id}_mask.png", ["t0"], (44, 44))
+    d = data.load(f"folder:{root}", image_size=32, check=False)
+    assert (d.train.ids, d.val.ids, d.tests["test"].ids) == (list("012345"), ["v0", "v1", "v2"], ["t0"])
+
+
+def test_folder_of_several_classes_by_mask_value(fake_dataset):
+    root = fake_dataset(values=(60, 200), ids=range(12))
+    (root / "dataset.yaml").write_text("classes: {vessel: 200, nerve: 60}")
+    d = data.load(f"folder:{root}", image_size=40)
+    assert d.classes == ("vessel", "nerve") and d.logit_channels == 3
+    raw = cv2.imread(str(root / "masks" / f"{d.train.ids[0]}.png"), cv2.IMREAD_GRAYSCALE)
+    assert np.array_equal(d.train.native_mask(0), np.select([raw == 200, raw == 60], [1, 2]))
+    item = data.TorchSplit(d.train, "strong", binary=False)[0]
+    assert item["mask"].dtype == torch.int64 and item["mask"].shape == (40, 40) and item["mask"].max() <= 2
+    cv2.imwrite(str(root / "masks" / "3.png"), np.full((40, 48), 7, np.uint8))
+    assert any("3.png: values that dataset.yaml does not name: [7]" in e for e in errors_of(root))
+
+
+@pytest.mark.parametrize("text", ["classes: [a, b]", "classes: {a: 0}", "classes: {a: 5, b: 5}", "classes: {}", "- 1"])
+def test_a_wrong_mapping_of_classes_is_explained(fake_dataset, text):
+    root = fake_dataset()
+    (root / "dataset.yaml").write_text(text)
+    with pytest.raises(ValueError, match=r"dataset.yaml: expected `classes: \{name: mask value\}`"):
+        data.load(f"folder:{root}")
+
+
+# --- what is wrong with a dataset -----------------------------------------------------------------------------------
+
+
+def test_check_lists_everything_at_once_by_file(fake_dataset):
+    root = fake_dataset("images/{id}.jpg", "masks/{id}.png")
+    break_jpeg(root / "images" / "1.jpg")
+    (root / "masks" / "2.png").unlink()
+    (root / "images" / "3.jpg").unlink()
+    cv2.imwrite(str(root / "masks" / "4.png"), np.zeros((20, 48), np.uint8))
+    gradient = np.tile(np.linspace(0, 255, 48).astype(np.uint8), (40, 1))
+    cv2.imwrite(str(root / "masks" / "5.png"), gradient)
+    cv2.imwrite(str(root / "images" / "6.jpg"), np.zeros((40, 48, 3), np.uint8))
+    (root / "masks" / "7.png").write_text("not a picture")
+    found = errors_of(root)
+    expected = ["1.jpg: cannot read", "2.jpg: image without a mask", "3.png: mask without an image",
+                "4.png: image and mask differ in size: 48 x 40 and 48 x 20", "5.png: not binary",
+                "6.jpg: black image", "7.png: cannot read"]  # fmt: skip
+    assert len(found) == len(expected)
+    for line in expected:
+        assert any(line in error for error in found), line
+    with pytest.raises(ValueError, match="has 7 errors") as error:
+        data.load(f"folder:{root}", image_size=32)
+    assert "truncated" in str(error.value) and "python -m unetv2.data.check" in str(error.value)
+
+
+def test_a_dataset_of_black_images_or_masks_stops(fake_dataset):
+    root = fake_dataset()
+    for path in (root / "images").iterdir():
+        cv2.imwrite(str(path), np.zeros((40, 48, 3), np.uint8))
+    assert any("every image is black" in e for e in errors_of(root))
+    root = fake_dataset()
+    for path in (root / "masks").iterdir():
+        cv2.imwrite(str(path), np.zeros((40, 48), np.uint8))
+    assert any("every mask is empty" in e for e in errors_of(root))
+
+
+def test_one_empty_mask_and_grey_borders_are_notes_only(fake_dataset):
+    root = fake_dataset(masks="masks/{id}.jpg")  # JPEG leaves grey borders, as in Kvasir-SEG
+    cv2.imwrite(str(root / "masks" / "0.jpg"), np.zeros((40, 48), np.uint8))
+    problems = check.check(readers.find(f"folder:{root}"))
+    assert {p.severity for p in problems} == {"note"}
+    assert any("0.jpg" in p.file and p.text == "empty mask" for p in problems)
+    assert sum("grey borders" in p.text for p in problems) == 1
+    assert len(data.load(f"folder:{root}", image_size=32).train) == 7
+
+
+def test_the_same_image_in_train_and_test_stops_and_a_similar_one_is_noted(fake_dataset):
+    fake_dataset("train/images/{id}.png", "train/masks/{id}.png", range(6))
+    root = fake_dataset("test/images/{id}.png", "test/masks/{id}.png", ["a"])  # the same picture as train/0
+    problems = check.check(readers.find(f"folder:{root}"))
+    assert [p.text for p in problems if p.severity == "error"] == [
+        f"the same image is in the training part: {root / 'train/images/0.png'}"
+    ]
+    path = root / "test/images/a.png"
+    brighter = np.clip(cv2.imread(str(path)).astype(float) * 1.1 + 4, 0, 255).astype(np.uint8)
+    cv2.imwrite(str(path), brighter)
+    problems = check.check(readers.find(f"folder:{root}"))
+    assert [(p.severity, p.file) for p in problems] == [("note", str(path))]
+
+
+def test_duplicates_are_found_among_unrelated_pictures(tmp_path):
+    def fact(picture, i):
+        path = tmp_path / f"{i}.png"
+        Image.fromarray(picture).save(path)
+        return check._look(readers.Pair("x", path, path), None)[1]
+
+    pictures, _ = synthetic.make("polyp", 60, 64)
+    again = [cv2.imdecode(cv2.imencode(".jpg", p[..., ::-1])[1], cv2.IMREAD_COLOR)[..., ::-1] for p in pictures[:5]]
+    others, _ = synthetic.make("polyp", 55, 64, start=60)
+    facts = [fact(p, i) for i, p in enumerate([*pictures, *again, *others])]
+    found = check._duplicates(facts[:60], facts[60:])
+    assert len(found) == 5 and all(p.severity == "note" for p in found)
+
+
+
+
+def test_the_check_is_cached_until_a_file_changes(fake_dataset, tmp_path, monkeypatch):
+    root = fake_dataset()
+    source = readers.find(f"folder:{root}")
+    first = check.cached(source, tmp_path / "cache")
+    monkeypatch.setattr(check, "check", lambda source: pytest.fail("checked again"))
+    assert check.cached(source, tmp_path / "cache") == first
+    cv2.imwrite(str(root / "masks" / "4.png"), np.zeros((20, 48), np.uint8))
+    with pytest.raises(pytest.fail.Exception, match="checked again"):
+        check.cached(source, tmp_path / "cache")
+
+
+def test_check_command_exits_1_on_errors(fake_dataset, capsys):
+    root = fake_dataset()
+    assert check.main([f"folder:{root}"]) == 0
+    (root / "masks" / "2.png").unlink()
+    assert check.main([f"folder:{root}"]) == 1
+    assert "2.png: image without a mask" in capsys.readouterr().out
+
+
+# --- names and places -----------------------------------------------------------------------------------------------
+
+
+def test_unknown_name_lists_near_ones():
+    with pytest.raises(ValueError, match="unknown dataset 'kvazir'; did you mean 'kvasir'"):
+        data.load("kvazir")
+
+
+def test_absent_dataset_says_where_it_looked_and_how_to_get_it(tmp_path):
+    with pytest.raises(FileNotFoundError) as error:
+        data.load("kvasir", tmp_path)
+    assert str(tmp_path / "Kvasir-SEG/images") in str(error.value)
+    assert f"python -m unetv2.data.download kvasir --data {tmp_path}" in str(error.value)
+    with pytest.raises(FileNotFoundError, match="unpack it so that DATA/CVC-ClinicDB holds"):
+        data.load("clinicdb", tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"no such folder: .*nowhere"):
+        data.load(f"folder:{tmp_path / 'nowhere'}")
+    with pytest.raises(FileNotFoundError, match="no image and mask pairs. Expected"):
+        data.load(f"folder:{tmp_path}")
+
+
+def test_half_a_dataset_stops(fake_dataset, tmp_path):
+    root = fake_dataset("Kvasir-SEG/images/{id}.jpg", "Kvasir-SEG/masks/{id}.jpg")
+    with pytest.raises(ValueError, match="incomplete: 10 of 1000 image and mask pairs"):
+        data.load("kvasir", root)
+    for path in (root / "Kvasir-SEG/masks").iterdir():
+        path.unlink()
+    with pytest.raises(ValueError, match="image without a mask"):
+        data.load("kvasir", root)
+
+
+@pytest.mark.parametrize("name", ["colondb", "etis", "cvc300"])
+def test_a_test_set_cannot_be_trained_on(name, tmp_path):
+    with pytest.raises(ValueError, match=f"{name!r} is a test set .* train on 'pranet'"):
+        data.load(name, tmp_path)
+
+
+def test_registry_is_complete():
+    assert {"isic2017", "isic2018", "kvasir", "clinicdb", "colondb", "etis", "cvc300", "dsb2018", "isbi2012", "pranet",
+            "synthetic", "synthetic-polyp"} == set(data.names())  # fmt: skip
+    for name, entry in data.registry().items():
+        needed = {"title", "source", "urls", "licence", "citation", "checked", "classes", "split"}
+        assert needed <= set(entry), name
+        assert entry["urls"] or entry["manual"], name
+        assert all(set(url) >= {"url", "sha256"} for url in entry["urls"]), name
+
+
+def test_pranet_test_lists_have_the_papers_sizes():
+    folder = readers.HERE / "splits"
+    kvasir = (folder / "pranet_test_kvasir.txt").read_text().split()
+    clinicdb = (folder / "pranet_test_clinicdb.txt").read_text().split()
+    assert len(set(kvasir)) == len(kvasir) == 100 and len(set(clinicdb)) == len(clinicdb) == 62
+    assert {int(i) for i in clinicdb} <= set(range(1, 613))
+
+
+@pytest.mark.parametrize(("name", "n", "train", "test"), [("isic2017", 2150, 1500, 650), ("isic2018", 2694, 1886, 808),
+                                                          ("dsb2018", 670, 536, 134)])  # fmt: skip
+def test_random_splits_have_the_papers_sizes_and_never_change(name, n, train, test):
+    pairs = [readers.Pair(f"{i:05d}", None, None) for i in range(n)]
+    a, b = readers._split(pairs, data.registry()[name]["split"])
+    assert (len(a), len(b)) == (train, test) and not set(a) & set(b)
+    expected = set(np.random.default_rng(0).permutation(n)[:test].tolist())  # the rule that the registry states
+    assert {int(p.id) for p in b} == expected
+
+
+def test_pranet_bundle_gives_joint_training_and_every_test_set_there_is(fake_dataset, monkeypatch):
+    kvasir = (readers.HERE / "splits/pranet_test_kvasir.txt").read_text().split()
+    bundle = "PraNet/{part}/images/{{id}}.png", "PraNet/{part}/masks/{{id}}.png"
+
+    def write(part, ids):
+        return fake_dataset(*(pattern.format(part=part) for pattern in bundle), ids)
+
+    write("TrainDataset", ["cju0a", "cju0b", "ck0c", "1", "2", "3", "4"])
+    write("TestDataset/Kvasir", kvasir[:2])
+    write("TestDataset/CVC-ClinicDB", ["14"])
+    root = write("TestDataset/ETIS-LaribPolypDB", ["1", "2", "14"])
+    d = data.load("pranet", root, image_size=32, check=False)
+    assert sorted([*d.train.ids, *d.val.ids]) == ["1", "2", "3", "4", "cju0a", "cju0b", "ck0c"]
+    assert {key: len(split) for key, split in d.tests.items()} == {"kvasir": 2, "clinicdb": 1, "etis": 3}
+    assert sorted(data.load("clinicdb", root, image_size=32, check=False).tests["clinicdb"].ids) == ["14"]
+
+
+def test_dsb2018_official_layout_unites_the_masks_of_the_nuclei(tmp_path):
+    for id in "ab":
+        for sub in ("images", "masks"):
+            (tmp_path / "stage1_train" / id / sub).mkdir(parents=True)
+        Image.fromarray(np.zeros((20, 30, 4), np.uint8)).save(tmp_path / f"stage1_train/{id}/images/{id}.png")
+        for k in range(3):
+            mask = np.zeros((20, 30), np.uint8)
+            mask[5 * k : 5 * k + 3] = 255
+            Image.fromarray(mask).save(tmp_path / f"stage1_train/{id}/masks/{k}.png")
+    source = readers.find("dsb2018", tmp_path)
+    assert sorted(p.id for p in source.pairs) == ["a", "b"]
+    assert images.read_mask(source.pairs[0].mask).sum() == 3 * 3 * 30
+
+
+# --- files, cache, tensors ------------------------------------------------------------------------------------------
+
+
+def test_masks_of_every_kind_read_alike(tmp_path):
+    truth = np.zeros((16, 16), np.uint8)
+    truth[4:10, 5:12] = 1
+    palette = Image.fromarray(truth, "L").convert("P")
+    palette.putpalette([0, 0, 0, 128, 0, 0])  # as in Pascal VOC
+    kinds = {"zero_one.png": Image.fromarray(truth), "grey.png": Image.fromarray(truth * 255),
+             "bit.png": Image.fromarray(truth * 255).convert("1"), "rgb.png": Image.fromarray(truth * 255).convert("RGB"),
+             "rgba.png": Image.fromarray(truth * 255).convert("RGBA"), "voc.png": palette,
+             "x.gif": Image.fromarray(truth * 255), "x.jpg": Image.fromarray(truth * 255),
+             "deep.tif": Image.fromarray(truth.astype(np.uint16) * 65535)}  # fmt: skip
+    for name, image in kinds.items():
+        image.save(tmp_path / name)
+        assert np.array_equal(images.read_mask(tmp_path / name), truth), name
+
+
+def test_resizing_keeps_mask_and_image_aligned():
+    mask = np.zeros((300, 200), np.uint8)
+    mask[90:210, 60:140] = 1
+    image = np.repeat(mask[..., None] * 255, 3, 2)
+    for size in (64, 100, 256):
+        small, where = images.resize(image, size), images.resize(mask, size, mask=True)
+        assert np.mean((small[..., 0] > 127) == where) > 0.985
+        assert abs(where.mean() - 120 * 80 / 60000) < 0.015
+
+
+def test_second_load_decodes_nothing_and_a_changed_file_is_seen(fake_dataset, tmp_path, monkeypatch):
+    root = fake_dataset()
+    options = {"image_size": 32, "cache_dir": tmp_path / "cache", "check": False}
+    first = data.load(f"folder:{root}", **options)
+    with monkeypatch.context() as patch:
+        patch.setattr(data.dataset, "read_image", lambda path: pytest.fail("decoded again"))
+        again = data.load(f"folder:{root}", **options)
+    assert np.array_equal(first.train.images, again.train.images) and isinstance(again.train.images, np.memmap)
+    path = root / "images" / f"{first.train.ids[0]}.png"
+    cv2.imwrite(str(path), np.full((40, 48, 3), 99, np.uint8))
+    assert (data.load(f"folder:{root}", **options).train.images[0] == 99).all()
+    assert not list((tmp_path / "cache").glob(".*"))  # no temporary file is left
+
+
+def test_a_cache_that_cannot_be_written_is_one_clear_error_and_leaves_nothing(fake_dataset, tmp_path, monkeypatch):
+    root = fake_dataset()
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(OSError, match=r"cannot write .*file.*choose another"):
+        data.load(f"folder:{root}", cache_dir=tmp_path / "file" / "cache")
+
+    def full(array):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(data.dataset.np, "ascontiguousarray", full)
+    with pytest.raises(OSError, match=r"cannot write .*No space left.*free space"):
+        data.load(f"folder:{root}", cache_dir=tmp_path / "cache", check=False)
+    assert not list((tmp_path / "cache").iterdir())
+
+
+def test_limit_draws_the_same_images_again():
+    a, b = (data.load("synthetic", image_size=32, limit=7) for _ in range(2))
+    assert (len(a.train), len(a.val), len(a.tests["test"])) == (7, 7, 7)
+    assert np.array_equal(a.train.images, b.train.images)
+
+
+def test_limit_validation_share_and_seed_of_a_folder(fake_dataset):
+    root = fake_dataset(ids=range(30))
+    load = lambda **more: data.load(f"folder:{root}", image_size=32, check=False, **more)  # noqa: E731
+    assert (len(load(val_fraction=0.25).train), len(load(val_fraction=0.25).val)) == (18, 6)
+    assert load(split_seed=1).val.ids != load().val.ids and load().val.ids == load().val.ids
+    small = load(limit=5)
+    assert len(small.train) == 5 and set(small.train.ids) <= set(load().train.ids)
+    assert small.tests["test"].ids == load(limit=5).tests["test"].ids
+
+
+def test_tensors_are_normalised_and_come_back():
+    d = data.load("synthetic", image_size=32, limit=4)
+    item = data.TorchSplit(d.train)[2]
+    assert item["image"].shape == (3, 32, 32) and item["image"].dtype == torch.float32 and item["index"] == 2
+    red = (d.train.images[2, 0, 0, 0] / 255 - 0.485) / 0.229
+    assert item["image"][0, 0, 0].item() == pytest.approx(red, abs=1e-5)
+    assert item["mask"].shape == (1, 32, 32) and item["mask"].dtype == torch.float32
+    assert np.array_equal(item["mask"][0].numpy(), d.train.masks[2])
+    assert np.array_equal(data.denormalise(item["image"]), d.train.images[2])
+
+
+@pytest.mark.parametrize("augment", ["light", "strong"])
+def test_augmentation_depends_on_seed_epoch_and_index_alone(augment):
+    d = data.load("synthetic", image_size=32, limit=8)
+    loader = lambda split, workers: torch.utils.data.DataLoader(split, batch_size=4, num_workers=workers,  # noqa: E731
+                                                                persistent_workers=workers > 0)  # fmt: skip
+    split = data.TorchSplit(d.train, augment, seed=3)
+    with_workers = loader(split, 2)
+    for epoch in (0, 1):
+        split.set_epoch(epoch)  # must reach the workers that live on
+        a = torch.cat([batch["image"] for batch in with_workers])
+        fresh = data.TorchSplit(d.train, augment, seed=3)
+        fresh.set_epoch(epoch)
+        assert torch.equal(a, torch.stack([fresh[i]["image"] for i in reversed(range(8))]).flip(0))
+    other = data.TorchSplit(d.train, augment, seed=4)
+    other.set_epoch(1)
+    assert not torch.equal(a, torch.stack([other[i]["image"] for i in range(8)]))
+    split.set_epoch(0)
+    assert not torch.equal(a, torch.stack([split[i]["image"] for i in range(8)]))
+
+
+def test_augmentation_moves_mask_and_image_together():
+    images_, masks = synthetic.make("lesion", 12, 64, contrast=0, hair=0, glare=0, distractors=0, small=0, blur=0)
+    split = data.TorchSplit(data.Split([str(i) for i in range(12)], images_, masks), "strong")
+    for epoch in range(3):
+        split.set_epoch(epoch)
+        for i in range(12):
+            item = split[i]
+            inside = item["mask"][0] > 0
+            grey = item["image"].mean(0)
+            if inside.any():
+                assert grey[inside].mean() < grey[~inside].median()
+
+
+def test_unknown_augmentation():
+    with pytest.raises(ValueError, match="unknown augmentation 'strnog'; did you mean 'strong'"):
+        data.TorchSplit(data.load("synthetic", image_size=32, limit=2).train, "strnog")
+
+
+# --- synthetic ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["lesion", "polyp"])
+def test_synthetic_is_deterministic_and_a_stream(kind):
+    a, b = synthetic.make(kind, 4, 48, seed=5), synthetic.make(kind, 2, 48, seed=5, start=2)
+    assert np.array_equal(a[0][2:], b[0]) and np.array_equal(a[1][2:], b[1])
+    assert not np.array_equal(a[0], synthetic.make(kind, 4, 48, seed=6)[0])
+    fine = synthetic.make(kind, 4, 144, seed=5)[1]  # the same scene at another size
+    for coarse, mask in zip(a[1], fine, strict=True):
+        assert abs(coarse.mean() - mask.mean()) < 0.02
+    assert a[0].dtype == a[1].dtype == np.uint8 and set(np.unique(a[1])) == {0, 1}
+
+
+@pytest.mark.parametrize("kind", ["lesion", "polyp"])
+def test_synthetic_knobs_do_what_they_say(kind):
+    base = {"contrast": 0, "blur": 0, "hair": 0, "glare": 0, "small": 0, "distractors": 0}
+
+    def pictures(**knobs):
+        x, y = synthetic.make(kind, 24, 96, **{**base, **knobs})
+        return x.astype(float), y.astype(bool)
+
+    def contrast(x, y):  # between the object and its surroundings
+        rings = [cv2.dilate(m.astype(np.uint8), np.ones((9, 9))).astype(bool) & ~m for m in y]
+        return np.mean([np.abs(i[m].mean(0) - i[r].mean(0)).mean() for i, m, r in zip(x, y, rings, strict=True)])
+
+    def edge(x, y):  # steepest change at the boundary
+        grad = [np.hypot(*np.gradient(i.mean(-1))) for i in x]
+        rim = [cv2.morphologyEx(m.astype(np.uint8), cv2.MORPH_GRADIENT, np.ones((3, 3))).astype(bool) for m in y]
+        return np.mean([g[r].mean() for g, r in zip(grad, rim, strict=True)])
+
+    easy = pictures()
+    assert contrast(*pictures(contrast=1)) < 0.7 * contrast(*easy)
+    assert edge(*pictures(blur=1)) < 0.7 * edge(*easy)
+    assert pictures(small=1)[1].mean() < 0.35 * easy[1].mean()
+    assert (pictures(glare=1)[0].min(-1) > 225).mean() > (easy[0].min(-1) > 225).mean() + 5e-4
+    for knob in ("hair", "distractors"):
+        assert np.abs(pictures(**{knob: 1})[0] - easy[0]).mean() > 1, knob
+
+
+def test_synthetic_is_learnable_but_not_by_a_threshold():
+    x, y = synthetic.make("lesion", 40, 64)
+    grey = x.mean(-1)
+    dice = []
+    for g, m in zip(grey, y.astype(bool), strict=True):
+        _, p = cv2.threshold(g.astype(np.uint8), 0, 1, cv2.THRESH_BINARY_INV + cv2.THRESH_OTSU)
+        dice.append(2 * (p.astype(bool) & m).sum() / (p.sum() + m.sum()))
+    assert 0.2 < np.mean(dice) < 0.75  # Otsu's threshold finds something dark, often not the lesion
+
+
+def test_synthetic_dataset_sizes_and_knobs_by_name():
+    d = data.load("synthetic-polyp", image_size=32)
+    assert (len(d.train), len(d.val), len(d.tests["test"])) == (160, 40, 60) and d.classes == ("polyp",)
+    assert d.tests["test"].native_mask(3).shape == (32, 32)
+    assert len({m.tobytes() for s in (d.train, d.val, d.tests["test"]) for m in s.images}) == 260
+    hard = data.load("synthetic-polyp:contrast=1,small=1", image_size=32)
+    assert hard.train.masks.mean() < d.train.masks.mean()
+    with pytest.raises(ValueError, match="unknown synthetic knob 'hairs'; did you mean 'hair'"):
+        data.load("synthetic:hairs=1", image_size=32)
+    with pytest.raises(ValueError, match=r"hair=3.0 must lie between 0 \(easy\) and 1"):
+        data.load("synthetic:hair=3", image_size=32)
+    with pytest.raises(ValueError, match="write the knobs as"):
+        data.load("synthetic:hair", image_size=32)
+
+
+# --- real data ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.realdata
+@pytest.mark.parametrize(("name", "train", "tests"), [
+    ("kvasir", 900, {"kvasir": 100}), ("clinicdb", 550, {"clinicdb": 62}), ("isic2017", 1500, {"isic2017": 650}),
+    ("dsb2018", 536, {"dsb2018": 134}), ("isbi2012", 24, {"isbi2012": 6}),
+    ("pranet", 1450, {"kvasir": 100, "clinicdb": 62}),
+])  # fmt: skip
+def test_real_datasets_have_the_papers_counts(data_dir, name, train, tests):
+    try:
+        source = readers.find(name, data_dir)
+    except FileNotFoundError:
+        pytest.skip(f"{name} is not in DATA_DIR")
+    assert len(source.train) == train and not source.problems
+    counts = {key: len(pairs) for key, pairs in source.tests.items()}
+    assert tests.items() <= counts.items()
+
+
+def test_registry_is_packaged():
+    for name in ("registry.yaml", "splits/pranet_test_kvasir.txt"):
+        assert os.path.exists(readers.HERE / name), name
+    assert yaml.safe_load((readers.HERE / "registry.yaml").read_text())
