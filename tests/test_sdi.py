@@ -82,8 +82,6 @@ def test_resize_is_adaptive_pooling_identity_or_bilinear():
     torch.testing.assert_close(up[..., ::23, ::15], f[..., ::11, ::7])  # align_corners: corners meet corners
 
 
-
-
 def test_parameters_on_pvt_channels():
     """Counted from the released code: 229,512, of which 16 smoothing convolutions of 9,248; shared, 4 of them."""
     count = {shared: sum(p.numel() for p in SDI(PVT, shared=shared).parameters()) for shared in (False, True)}

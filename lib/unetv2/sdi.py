@@ -22,7 +22,7 @@ from torch import Tensor, nn
 __all__ = ["SDI", "Attention", "ChannelAttention", "Combine", "SpatialAttention", "resize"]
 
 Attention = Literal["spatial-channel", "channel-spatial"] | None
-Combine = Literal["product", "sum", "concat"]
+Combine = Literal["product", "sum", "concat", "copy"]
 
 
 class SpatialAttention(nn.Module):
@@ -73,7 +73,8 @@ class SDI(nn.Module):
         c: channels of every level afterwards; 32 in the paper.
         attention: order of Eq. 1. "spatial-channel" is the paper's, "channel-spatial" the released code's, None leaves
             Eq. 1 out (the paper's ablation "w/o SC").
-        combine: Eq. 4. "product" is the paper's; "sum" and "concat" (concatenation and a 1x1 convolution) are ablations.
+        combine: Eq. 4. "product" is the paper's. Ablations: "sum", "concat" (concatenation and a 1x1 convolution), and
+            "copy", f_i^5 = theta_ii(f_i^2): no level sees another, which is U-Net's skip.
         unit_bias: start the biases of theta_ij, j != i, at 1 in place of near 0. Nothing else changes. By default the product
             of M factors of standard deviation s < 1 starts with one near s^M, and training starts nearly blind; so
 
@@ -106,11 +107,12 @@ class SDI(nn.Module):
         kinds = {"spatial": lambda n: SpatialAttention(), "channel": ChannelAttention}
         if attention not in ("spatial-channel", "channel-spatial", None):
             raise ValueError(f"attention must be 'spatial-channel', 'channel-spatial' or None, not {attention!r}")
-        if combine not in ("product", "sum", "concat"):
-            raise ValueError(f"combine must be 'product', 'sum' or 'concat', not {combine!r}")
+        if combine not in ("product", "sum", "concat", "copy"):
+            raise ValueError(f"combine must be 'product', 'sum', 'concat' or 'copy', not {combine!r}")
         if unit_bias and (shared or combine != "product"):
-            raise ValueError("unit_bias is a start for the product with a theta_ij for every pair: not for shared or "
-                             f"combine={combine!r}")
+            raise ValueError(
+                "unit_bias is a start of the product with a theta_ij for every pair i, j: leave it out here"
+            )
         levels = [n for n in in_channels if n > 0]
         if not levels or c < 1:
             raise ValueError(f"SDI needs c >= 1 and a level with channels, got c={c}, in_channels={list(in_channels)}")
@@ -119,11 +121,10 @@ class SDI(nn.Module):
         self.combine, self.shared = combine, shared
         order = attention.split("-") if attention else []
         self.attention = nn.ModuleList(nn.Sequential(*(kinds[kind](n) for kind in order)) for n in levels)
-        self.reduce = nn.ModuleList(
-            nn.Sequential(nn.Conv2d(n, c, 1, bias=False), nn.BatchNorm2d(c)) for n in levels
-        )
+        self.reduce = nn.ModuleList(nn.Sequential(nn.Conv2d(n, c, 1, bias=False), nn.BatchNorm2d(c)) for n in levels)
+        sources = levels[:1] if combine == "copy" else levels  # the j of theta_ij
         self.theta = nn.ModuleList(
-            nn.ModuleList(nn.Conv2d(c, c, 3, padding=1) for _ in levels) for _ in (levels[:1] if shared else levels)
+            nn.ModuleList(nn.Conv2d(c, c, 3, padding=1) for _ in sources) for _ in (levels[:1] if shared else levels)
         )
         if unit_bias:
             for i, thetas in enumerate(self.theta):
@@ -149,6 +150,9 @@ class SDI(nn.Module):
         f5 = []
         for i, fi in enumerate(f2):
             thetas = self.theta[0 if self.shared else i]
+            if self.combine == "copy":
+                f5.append(thetas[0](fi))
+                continue
             f4 = [smooth_resized(fj, theta, fi.shape[-2:]) for fj, theta in zip(f2, thetas, strict=True)]  # Eqs. 2, 3
             f5.append(self._combine(f4, i))  # Eq. 4
         infused = iter(f5)
