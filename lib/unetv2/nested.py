@@ -104,7 +104,7 @@ class Heads:
 
     @property
     def output(self) -> int | str:
-        """What eval mode returns: "averaged" (the mean of the heads) or the j of one head. May be set at any time."""
+        """What eval mode returns: "averaged" (the mean of the heads) or the j of one head."""
         return self._output
 
     @output.setter
@@ -121,10 +121,8 @@ class Heads:
     def check_head(self, j: int, prune: bool = False) -> None:
         """A ValueError if there is no head j, or if there is one head only and the model is to be pruned."""
         if prune and len(self.columns) == 1:
-            raise ValueError(
-                "cannot prune a model with one head: no shallower node has been trained to give a mask; train it with "
-                "deep_supervision=True"
-            )
+            reason = "no shallower node has been trained to give a mask"
+            raise ValueError(f"cannot prune a model with one head: {reason}; train it with deep_supervision=True")
         if j not in self.columns:
             raise ValueError(f"no head {j!r}: this model has {sorted(self.columns)}")
 
@@ -178,10 +176,9 @@ class NestedUNet(Heads, nn.Module):
         dropout: float = 0.5,
     ):
         super().__init__()
-        deepest = len(filters) - 1
-        depth = deepest if depth is None else depth
-        if not 1 <= depth <= deepest:
-            raise ValueError(f"depth={depth} is out of range: the filters {tuple(filters)} allow 1 to {deepest}")
+        depth = len(filters) - 1 if depth is None else depth
+        if not 1 <= depth < len(filters):
+            raise ValueError(f"depth={depth} is out of range: the {len(filters)} filters allow 1 to {len(filters) - 1}")
         if min(classes, in_channels) < 1:
             raise ValueError(f"classes={classes}, in_channels={in_channels}: at least 1; a binary mask is 1 class")
         if dims not in (2, 3):
@@ -227,11 +224,9 @@ class NestedUNet(Heads, nn.Module):
             ValueError: a head out of range, or a model that has only one: it was trained without supervision.
         """
         self.check_head(d, prune=True)
-        changes = {"depth": d, "deep_supervision": False}
-        if self.config["member"] == "unet-e":
-            changes["member"] = "unet"
+        member = self.config["member"].replace("unet-e", "unet")
         with torch.device("meta"):  # the structure; the parts are copied
-            small = NestedUNet(**{**self.config, **changes})
+            small = NestedUNet(**self.config | {"member": member, "depth": d, "deep_supervision": False})
         small.nodes = nn.ModuleDict({name: copy.deepcopy(self.nodes[name]) for name in small.nodes})
         small.heads = nn.ModuleDict({str(d): copy.deepcopy(self.heads[str(d)])})
         return small.train(self.training)
@@ -274,8 +269,8 @@ def _initialise(module: nn.Module) -> None:
 def average(logits: Sequence[Tensor]) -> Tensor:
     """The logits of the mean probability of several heads, each (N, classes, ...): the papers' accurate mode.
 
-    The mean of the sigmoids (1 class) or softmaxes, written back as logits without leaving the log domain, so that
-    sigmoid or softmax of the result is that mean, and what follows need not know of the average.
+    Sigmoid (1 class) or softmax of the result is the mean of the heads' sigmoids or softmaxes, so that what follows
+    need not know of the average. Computed in the log domain; a single head comes back as it is.
     """
     if len(logits) == 1:
         return logits[0]
@@ -298,9 +293,9 @@ def hybrid(
     - "dlmia": -1/N sum_b (1/2 y_b log p_b + 2 y_b p_b / (y_b + p_b)), N images; read as the mean of the cross-entropy
       over the pixels and the ratio of the sums of image b (its y_b and p_b are the flattened image).
 
-    In words: both printed equations have only the positive term y log p of the cross-entropy. With softmax that is the
-    whole of it. With one sigmoid channel a background pixel adds nothing to "tmi", neither loss nor gradient, and
-    "foreground everywhere" is its minimum: use "code" there, or two classes.
+    In words: both printed equations have only the positive term y log p of the cross-entropy. With softmax that is all
+    of it; with one sigmoid channel a background pixel adds nothing to "tmi", neither loss nor gradient, and "foreground
+    everywhere" is its minimum: use "code" there, or two classes.
 
     Args:
         outputs: logits (N, C, ...), or a list of such, all of the target's size.

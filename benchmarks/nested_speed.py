@@ -1,0 +1,78 @@
+"""Time of our UNet++ against smp.UnetPlusPlus and MONAI's BasicUNetPlusPlus, at equal widths, forward and backward.
+
+    PYTHONPATH=lib python benchmarks/nested_speed.py [--size 96] [--batch 4] [--repeats 15] [--device cpu]
+
+Each pair does the same work: the same encoder, widths, heads, normalisation, dropout and input; a training step without the
+optimiser (forward, sum of the mean squared logits, backward) and a forward pass in eval mode. The two models take turns, the
+first of them changing each time; the ratio is the median over the turns of theirs / ours, so above 1 ours is faster.
+"""
+
+import argparse
+import time
+from statistics import median
+
+import segmentation_models_pytorch as smp
+import torch
+from monai.networks.nets import BasicUNetPlusPlus
+
+from unetv2.nested import NestedUNet
+from unetv2.nested_smp import NestedUnetPlusPlus
+
+
+def monai(dropout: float) -> BasicUNetPlusPlus:
+    # MONAI's norm cannot be none, and batch normalisation is the nearest that ours has; heads on all top nodes, as ours
+    return BasicUNetPlusPlus(
+        2, 3, 1, features=(32, 64, 128, 256, 512, 32), deep_supervision=True, act="relu", norm="batch", dropout=dropout
+    )
+
+
+def pairs(encoder: str):
+    for dropout in (0.0, 0.5):
+        ours = NestedUNet(in_channels=3, norm=True, dropout=dropout)
+        yield f"NestedUNet / BasicUNetPlusPlus, dropout {dropout}", ours, monai(dropout)
+    ours = NestedUnetPlusPlus(encoder, encoder_weights=None, deep_supervision=False)
+    yield f"NestedUnetPlusPlus / smp.UnetPlusPlus, {encoder}", ours, smp.UnetPlusPlus(encoder, encoder_weights=None)
+
+
+def step(model: torch.nn.Module, x: torch.Tensor, train: bool) -> float:
+    model.train(train)
+    synchronise = torch.cuda.synchronize if x.is_cuda else lambda: None
+    synchronise()
+    start = time.perf_counter()
+    with torch.set_grad_enabled(train):
+        outputs = model(x)
+        if train:
+            outputs = outputs if isinstance(outputs, list) else [outputs]
+            sum(output.square().mean() for output in outputs).backward()
+    synchronise()
+    return time.perf_counter() - start
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", type=int, default=96, help="side of the square input, pixels")
+    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--repeats", type=int, default=15)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--encoder", default="resnet18")
+    arguments = parser.parse_args()
+    torch.manual_seed(0)
+    x = torch.rand(arguments.batch, 3, arguments.size, arguments.size, device=arguments.device)
+    print(f"torch {torch.__version__}, {arguments.device}, {torch.get_num_threads()} threads, input {tuple(x.shape)}")
+    print("| ours / theirs | pass | parameters ours, theirs | ours, ms | theirs, ms | theirs / ours (median of turns) |")
+    print("|---|---|---|---|---|---|")
+    for name, *models in pairs(arguments.encoder):
+        sizes = ", ".join(f"{sum(p.numel() for p in model.parameters()):,}" for model in models)
+        models = [model.to(arguments.device) for model in models]
+        for label, train in (("forward + backward", True), ("forward, eval", False)):
+            times = [[step(model, x, train)] for model in models]  # warm-up, dropped below
+            for turn in range(arguments.repeats):
+                for which in (0, 1) if turn % 2 else (1, 0):
+                    times[which].append(step(models[which], x, train))
+            ours, theirs = (series[1:] for series in times)
+            ratio = median(b / a for a, b in zip(ours, theirs, strict=True))
+            print(f"| {name} | {label} | {sizes} | {median(ours) * 1e3:.1f} | {median(theirs) * 1e3:.1f} | {ratio:.2f} |")
+
+
+if __name__ == "__main__":
+    main()
