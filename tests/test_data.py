@@ -8,6 +8,7 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+
 from unetv2 import data
 from unetv2.data import check, images, readers, synthetic
 
@@ -181,7 +182,7 @@ def test_absent_dataset_says_where_it_looked_and_how_to_get_it(tmp_path):
         data.load("clinicdb", tmp_path)
     with pytest.raises(FileNotFoundError, match=r"no such folder: .*nowhere"):
         data.load(f"folder:{tmp_path / 'nowhere'}")
-    with pytest.raises(FileNotFoundError, match="no image and mask pairs. Expected"):
+    with pytest.raises(FileNotFoundError, match=r"no image and mask pairs. Expected"):
         data.load(f"folder:{tmp_path}")
 
 
@@ -269,7 +270,8 @@ def test_masks_of_every_kind_read_alike(tmp_path):
     palette = Image.fromarray(truth, "L").convert("P")
     palette.putpalette([0, 0, 0, 128, 0, 0])  # as in Pascal VOC
     kinds = {"zero_one.png": Image.fromarray(truth), "grey.png": Image.fromarray(truth * 255),
-             "bit.png": Image.fromarray(truth * 255).convert("1"), "rgb.png": Image.fromarray(truth * 255).convert("RGB"),
+             "bit.png": Image.fromarray(truth * 255).convert("1"),
+             "rgb.png": Image.fromarray(truth * 255).convert("RGB"),
              "rgba.png": Image.fromarray(truth * 255).convert("RGBA"), "voc.png": palette,
              "x.gif": Image.fromarray(truth * 255), "x.jpg": Image.fromarray(truth * 255),
              "deep.tif": Image.fromarray(truth.astype(np.uint16) * 65535)}  # fmt: skip

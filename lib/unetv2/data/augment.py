@@ -12,9 +12,9 @@ import torch
 from .dataset import Split
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else it looks for a newer version on the network at import
-import albumentations as A  # noqa: E402, N812
+import albumentations as A
 
-from ..errors import unknown  # noqa: E402
+from ..errors import unknown
 
 __all__ = ["AUGMENTATIONS", "MEAN", "STD", "TorchSplit", "denormalise"]
 

@@ -45,8 +45,10 @@ def download(name: str, data_dir: str | Path | None = None, entry: dict | None =
 def instructions(name: str, data_dir: str | Path | None = None) -> str:
     """What a person has to do to get a set that has no direct link."""
     entry = registry()[name]
-    return (f"{entry['title']}\n  has no direct link. {' '.join(entry['manual'].split())}\n  source:   {entry['source']}\n"
-            f"  licence:  {entry['licence']}\n  cite:     {entry['citation']}\n  DATA is:  {data_root(data_dir)}")  # fmt: skip
+    return (
+        f"{entry['title']}: no direct link.\n{' '.join(entry['manual'].split())}\n  DATA     {data_root(data_dir)}\n"
+        f"  source   {entry['source']}\n  licence  {entry['licence']}\n  cite     {entry['citation']}"
+    )
 
 
 def fetch(url: str, folder: Path, sha256: str | None = None, tries: int = 3) -> Path:
@@ -62,20 +64,19 @@ def fetch(url: str, folder: Path, sha256: str | None = None, tries: int = 3) -> 
         sha256 = sha256 or record.read_text(encoding="utf-8").split()[0]
     elif path.is_file():
         path.unlink()  # without a record nobody knows that it is whole
-    download = pooch.HTTPDownloader(progressbar=True, timeout=60)
-    try:
-        for turn in range(tries):
-            try:
-                pooch.retrieve(url, f"sha256:{sha256}" if sha256 else None, path.name, folder, downloader=download)
-                break
-            except (requests.ConnectionError, requests.Timeout) as error:  # refused, or cut off on the way
-                if turn == tries - 1:
-                    raise OSError(f"cannot fetch {url}: {error}; check the network, then start again") from None
-    except requests.HTTPError as error:
-        raise OSError(f"cannot fetch {url}: {error}; see the dataset's source in data/registry.yaml") from None
-    except ValueError as error:  # pooch has removed the file already
-        raise ValueError(f"{url}: {error} The file at the source has changed or was damaged on the way; to accept a "
-                         f"new one, delete {record}") from None  # fmt: skip
+    downloader = pooch.HTTPDownloader(progressbar=True, timeout=60)
+    for turn in range(tries):
+        try:
+            pooch.retrieve(url, f"sha256:{sha256}" if sha256 else None, path.name, folder, downloader=downloader)
+            break
+        except requests.HTTPError as error:
+            raise OSError(f"cannot fetch {url}: {error}; has it moved? See its source in data/registry.yaml") from None
+        except requests.RequestException as error:  # refused, or cut off on the way
+            if turn == tries - 1:
+                raise OSError(f"cannot fetch {url}: {error}; check the network, then start again") from None
+        except ValueError as error:  # the wrong checksum; pooch has removed the file
+            raise ValueError(f"{url}: {error} Damaged on the way, or changed at its source (to accept that, delete "
+                             f"{record})") from None  # fmt: skip
     write_text(record, f"{sha256 or pooch.file_hash(str(path), alg='sha256')}  {path.name}\n")
     return path
 
@@ -97,7 +98,7 @@ def unpack(archive: Path, target: Path) -> None:
                     where = PurePosixPath(member.filename.replace("\\", "/"))
                     link = stat.S_ISLNK(member.external_attr >> 16)
                     if where.is_absolute() or ".." in where.parts or ":" in where.parts[0] or link:
-                        raise ValueError(f"{archive}: refuses to unpack {member.filename!r}, which points outside {target}")
+                        raise ValueError(f"{archive}: will not unpack {member.filename!r}: points outside {target}")
                 content.extractall(temporary)
         except zipfile.BadZipFile as error:
             raise ValueError(f"{archive} is damaged: {error}; delete it and {whole.name}, and fetch it again") from None

@@ -6,9 +6,6 @@ Each picture is drawn from its own random stream `(seed, index)` and in units of
 
 from dataclasses import asdict, dataclass, fields
 from functools import partial
-from functools import partial
-from functools import partial
-from functools import partial
 
 import cv2
 import numpy as np
