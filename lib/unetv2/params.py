@@ -12,9 +12,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from .errors import unknown
 
-__all__ = ["Params", "RunParams", "slug"]
+__all__ = ["CompareParams", "DataParams", "FigureParams", "LessonParams", "Params", "RunParams", "StartParams", "slug"]
 
 Positive = Annotated[int, Field(ge=1)]
+Size = Annotated[int, Field(ge=32, description="side of the square input, pixels")]
+Seed = Annotated[int, Field(ge=0)]
+Names = Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)]
+Seeds = Annotated[list[Seed], Field(min_length=1)]
 
 
 def slug(dataset: str) -> str:
@@ -33,7 +37,7 @@ class Params(BaseModel):
         """Check `values` and return the parameters.
 
         Raises:
-            ValueError: unknown names, wrong types and impossible values, all of them in one message, with the valid ones.
+            ValueError: unknown names, wrong types and impossible values, in one message, with the valid ones.
         """
         for name in values:
             if name not in cls.model_fields:
@@ -41,7 +45,7 @@ class Params(BaseModel):
         try:
             return cls.model_validate(values)
         except ValidationError as error:
-            lines = [f"{'.'.join(map(str, e['loc']))}={e['input']!r}: {e['msg']}" for e in error.errors()]
+            lines = [f"{'.'.join(map(str, e['loc']))}={e['input']!r}: {e['msg']}{_hint(e)}" for e in error.errors()]
             raise ValueError("wrong parameters:\n  " + "\n  ".join(lines)) from None
 
     @classmethod
@@ -63,6 +67,16 @@ class Params(BaseModel):
                     "has lost its 'parameters' tag, so papermill's values were overwritten; put the tag back"
                 )
         return cls.make({name: namespace[name] for name in cls.model_fields if name in namespace})
+
+
+def _hint(error: Any) -> str:
+    """What YAML and shells do to numbers and to `no`, where that explains pydantic's `error`."""
+    value = error["input"]
+    if isinstance(value, bool) and "literal" in error["type"]:
+        return "; YAML reads no, yes, on and off as true and false: quote them"
+    if isinstance(value, str) and error["type"].startswith(("float", "int")) and re.fullmatch(r"[-+.\deE]+", value):
+        return "; this is text: write numbers without quotes, and 1.0e-4, because YAML reads 1e-4 as text"
+    return ""
 
 
 def _injected(cells: list[str]) -> dict[str, Any]:
@@ -89,8 +103,8 @@ class RunParams(Params):
     weights_dir: str | None = Field(None, description="folder of <encoder>.safetensors, read in place of a download")
     data_dir: str | None = Field(None, description="folder that holds the downloaded datasets")
     output_dir: str = Field("outputs/runs/last", description="run folder")
-    seed: int = Field(0, ge=0)
-    image_size: int = Field(64, ge=32, description="side of the square input, pixels")
+    seed: Seed = 0
+    image_size: Size = 64
     epochs: int = Field(6, ge=1)
     batch_size: Positive = 16
     recipe: Literal["paper", "released"] = "paper"
@@ -107,3 +121,56 @@ class RunParams(Params):
         if not value.strip():
             raise ValueError("must not be empty")
         return value
+
+
+class StartParams(Params):
+    """00_start_here: the idea in five minutes."""
+
+    seed: Seed = 0
+    image_size: Size = 64
+    epochs: Positive = 4
+    limit: Positive = Field(96, description="training images")
+    output_dir: str = "outputs/start_here"
+
+
+class DataParams(Params):
+    """10_data: what a dataset holds, how hard it is, and whether it can be trusted."""
+
+    dataset: str = "synthetic"
+    data_dir: str | None = Field(None, description="folder that holds the downloaded datasets")
+    image_size: Size = 128
+    limit: Positive | None = Field(None, description="at most so many images per split; None: all")
+    seed: Seed = 0
+    output_dir: str = "outputs/data"
+
+
+class LessonParams(Params):
+    """20 to 29, the lessons on designs: small tensors, no dataset."""
+
+    seed: Seed = 0
+    image_size: Size = 64
+    encoder: str = "resnet18"
+    output_dir: str = "outputs/lesson"
+
+
+class CompareParams(Params):
+    """40 to 49: what the runs of `models` x `datasets` x `seeds` below `runs_dir` say."""
+
+    datasets: Names = ["synthetic"]
+    models: Names = ["unet", "unetpp", "unetv2"]
+    seeds: Seeds = [0]
+    runs_dir: str = Field("outputs/quick/runs", description="holds <dataset>/<model>/s<seed>/metrics.json")
+    output_dir: str = "outputs/compare"
+
+
+class FigureParams(Params):
+    """50 to 59: pictures of what trained models do to one dataset."""
+
+    dataset: str = "synthetic"
+    models: Names = ["unet", "unetpp", "unetv2"]
+    seeds: Seeds = [0]
+    runs_dir: str = Field("outputs/quick/runs", description="holds <dataset>/<model>/s<seed>/model.safetensors")
+    data_dir: str | None = Field(None, description="folder that holds the downloaded datasets")
+    image_size: Size = 64
+    count: Positive = Field(4, description="images of a figure")
+    output_dir: str = "outputs/figures"
