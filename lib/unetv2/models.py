@@ -1,4 +1,4 @@
-"""U-Net v2 as a segmentation-models-pytorch (smp) model, SDI inside smp's own architectures, and the names of all models.
+"""U-Net v2 as a segmentation-models-pytorch (smp) model, SDI inside smp's architectures, and the names of all models.
 
 A model is encoder -> skip -> decoder -> head. `UnetV2` fixes everything but the skip: U-Net's copy, UNet++'s nested
 pathway and U-Net v2's SDI share the encoder, the thin decoder and the heads, so that a comparison is one of skips.
@@ -33,9 +33,9 @@ __all__ = ["NestedSkip", "UnetV2", "build", "from_pretrained", "load_encoder", "
 class NestedSkip(nn.Module):
     """UNet++'s skip (Zhou et al., arXiv:1912.05074, Fig. 1) in the place of SDI: nested, densely linked nodes.
 
-    X^{i,0} is level i reduced to c channels, X^{i,j} = H([X^{i,0}, ..., X^{i,j-1}, U(X^{i+1,j-1})]) with H a 3x3 convolution,
-    normalisation and ReLU; level i hands on its last node. Deviations: c channels at every level and one convolution per
-    node, as the thin decoder asks; bilinear upsampling. The family with the paper's own widths is in `nested.py`.
+    X^{i,0} is level i reduced to c channels, X^{i,j} = H([X^{i,0}, ..., X^{i,j-1}, U(X^{i+1,j-1})]) with H a 3x3
+    convolution, normalisation and ReLU; level i hands on its last node. Deviations: c channels at every level and one
+    convolution per node, as the thin decoder asks; bilinear upsampling. The paper's own widths are in `nested.py`.
 
     Shapes: as SDI.
     """
@@ -63,9 +63,10 @@ class NestedSkip(nn.Module):
 
 
 class ThinDecoder(nn.Module):
-    """The decoder of the released U-Net v2: y_M = s_M, y_i = T(y_{i+1}) + s_i, with T a 4x4 transposed convolution of stride 2.
+    """The decoder of the released U-Net v2: y_M = s_M and y_i = T(y_{i+1}) + s_i.
 
-    c channels, no bias, normalisation or activation. Takes smp's feature list, returns y_1 ... y_M, finest first.
+    T is a 4x4 transposed convolution of stride 2; c channels, no bias, normalisation or activation. Takes smp's feature
+    list, returns y_1 ... y_M, finest first.
     """
 
     def __init__(self, skip: nn.Module, c: int, levels: int) -> None:
@@ -97,9 +98,9 @@ class UnetV2(SegmentationModel):
         kwargs: for the encoder (the released code trains PVT with drop_path_rate=0.1; smp's default is 0).
 
     Shapes:
-        (N, in_channels, H, W), H and W multiples of 32 (2 ** encoder_depth). In evaluation mode -> (N, classes, H, W). In
-        training mode with deep supervision -> list of logits, finest first, the k-th of size H / 2^k. With aux_params a
-        pair: this and the labels.
+        (N, in_channels, H, W), H and W multiples of 32 (2 ** encoder_depth). In evaluation mode -> (N, classes, H, W).
+        In training mode with deep supervision -> list of logits, finest first, the k-th of size H / 2^k. With
+        aux_params a pair: this and the labels.
 
     Deviations: the paper leaves decoder and heads open; these are the released code's, without its unused layer.
 
@@ -165,7 +166,7 @@ class UnetV2(SegmentationModel):
 
 
 class SDIEncoder(nn.Module):
-    """An smp encoder followed by SDI: what `with_sdi` registers with smp. The image itself, features[0], is left alone."""
+    """An smp encoder followed by SDI: what `with_sdi` registers with smp. features[0], the image, is left alone."""
 
     def __init__(self, name: str, weights: str | None, depth: int, output_stride: int, **options: Any) -> None:
         super().__init__()
@@ -201,7 +202,8 @@ def with_sdi(
     """An smp architecture with SDI between its encoder and its decoder, smp's interface kept.
 
     Args:
-        arch: any name that `smp.create_model` takes, but "dpt": its encoder hands out no pyramid.
+        arch: an architecture of smp that decodes several levels: all but DPT (its encoder hands out no pyramid),
+            PSPNet and DeepLabV3 (they read the last level alone).
         encoder_name, encoder_weights: as in smp.
         sdi: options of `SDI`, for example {"c": 64, "attention": None}.
         kwargs: for the architecture.
@@ -211,9 +213,8 @@ def with_sdi(
     Raises:
         ValueError: an unknown architecture, encoder or option.
     """
-    arches = [a for a in smp.MODEL_ARCHITECTURES_MAPPING if a != "dpt"]
-    if arch.lower() not in arches:
-        raise unknown("architecture", arch, arches)
+    if arch.lower() not in _PYRAMID:
+        raise unknown("architecture", arch, _PYRAMID)
     name = f"sdi{sdi or ''}-{encoder_name}"
     _register(name, encoder_weights)
     return smp.create_model(arch, encoder_name=name, encoder_weights=None, **kwargs)
@@ -273,12 +274,14 @@ def load_encoder(encoder: nn.Module, name: str, folder: str | Path) -> None:
         there = sorted(p.stem for p in Path(folder).glob("*.safetensors"))
         raise FileNotFoundError(f"no weights of {name} in {folder}; it holds: {', '.join(there) or 'none'}")
     try:
-        missing, unexpected = encoder.load_state_dict(load_file(path), strict=False)
+        state = load_file(path)
+        keys = {key for key in encoder.state_dict() if not key.endswith("num_batches_tracked")}
+        strange = keys ^ {key for key in state if not key.endswith("num_batches_tracked")}
+        if strange:
+            raise RuntimeError(f"{len(strange)} keys are missing or not expected, as {min(strange)}")
+        encoder.load_state_dict({**encoder.state_dict(), **state})
     except (SafetensorError, RuntimeError) as error:
         raise ValueError(f"{path} is damaged or not of {name}: {error}; fetch it again") from error
-    missing = [key for key in missing if not key.endswith("num_batches_tracked")]
-    if missing or unexpected:
-        raise ValueError(f"{path} is not of {name}: missing {missing[:3]}, unexpected {list(unexpected)[:3]}")
 
 
 _UNETV2 = {  # name -> options of UnetV2: the same encoder, decoder and heads, another skip
@@ -295,10 +298,12 @@ _UNETV2 = {  # name -> options of UnetV2: the same encoder, decoder and heads, a
 }
 
 
+_PYRAMID = [a for a in smp.MODEL_ARCHITECTURES_MAPPING if a not in ("dpt", "pspnet", "deeplabv3")]
+
+
 def names() -> list[str]:
-    """All names that `build` takes: U-Net v2 with its controls, then smp's architectures, each also with "+sdi"."""
-    arches = [f"smp-{arch}" for arch in smp.MODEL_ARCHITECTURES_MAPPING if arch != "dpt"]
-    return [*_UNETV2, *arches, *(f"{arch}+sdi" for arch in arches)]
+    """All names that `build` takes: U-Net v2 with its controls, then smp's architectures, plain and with SDI."""
+    return [*_UNETV2, *(f"smp-{arch}" for arch in _PYRAMID), *(f"smp-{arch}+sdi" for arch in _PYRAMID)]
 
 
 def build(
@@ -310,7 +315,7 @@ def build(
     weights_dir: str | Path | None = None,
     deep_supervision: bool = True,
 ) -> SegmentationModel:
-    """The model of that name: "unet", "unetpp", "unetv2", an ablation arm, "smp-ARCH" or "smp-ARCH+sdi" (`names` lists them).
+    """The model of that name: "unet", "unetpp", "unetv2", an ablation, "smp-ARCH" or "smp-ARCH+sdi"; see `names`.
 
     Args:
         encoder_weights: "imagenet" or None. With `weights_dir` they come from that folder and not from the hub.

@@ -75,8 +75,8 @@ class SDI(nn.Module):
             Eq. 1 out (the paper's ablation "w/o SC").
         combine: Eq. 4. "product" is the paper's. Ablations: "sum", "concat" (concatenation and a 1x1 convolution), and
             "copy", f_i^5 = theta_ii(f_i^2): no level sees another, which is U-Net's skip.
-        unit_bias: start the biases of theta_ij, j != i, at 1 in place of near 0. Nothing else changes. By default the product
-            of M factors of standard deviation s < 1 starts with one near s^M, and training starts nearly blind; so
+        unit_bias: start the biases of theta_ij, j != i, at 1 in place of near 0. Nothing else changes. By default the
+            product of M factors of standard deviation s < 1 starts with one near s^M: training starts nearly blind. So
 
                 f_i^5 = theta_ii(f_ii^3) * prod_{j != i} (1 + W_ij f_ij^3)
 
@@ -85,7 +85,7 @@ class SDI(nn.Module):
             Eq. 3 and the released code have a theta_ij for every pair.
 
     Shapes:
-        list of (N, in_channels[i], H_i, W_i) -> list of (N, out_channels[i], H_i, W_i); any number of levels, any H and W.
+        list of (N, in_channels[i], H_i, W_i) -> list of (N, out_channels[i], H_i, W_i); any number of levels and sizes.
 
     Deviations from the paper's text, all as in the released code: batch normalisation after the 1x1 convolution,
     theta with bias and without normalisation or activation, align_corners=True in the upsampling.
@@ -110,9 +110,7 @@ class SDI(nn.Module):
         if combine not in ("product", "sum", "concat", "copy"):
             raise ValueError(f"combine must be 'product', 'sum', 'concat' or 'copy', not {combine!r}")
         if unit_bias and (shared or combine != "product"):
-            raise ValueError(
-                "unit_bias is a start of the product with a theta_ij for every pair i, j: leave it out here"
-            )
+            raise ValueError("unit_bias is a start of the product with a theta_ij for every i, j: leave it out here")
         levels = [n for n in in_channels if n > 0]
         if not levels or c < 1:
             raise ValueError(f"SDI needs c >= 1 and a level with channels, got c={c}, in_channels={list(in_channels)}")
@@ -165,7 +163,7 @@ class SDI(nn.Module):
 
 
 class _Hadamard(torch.autograd.Function):
-    """The product of M maps, keeping the M factors for backward and none of the partial products that autograd would."""
+    """The product of M maps. Keeps the M factors for backward, and none of the partial products that autograd would."""
 
     @staticmethod
     def forward(ctx, *factors: Tensor) -> Tensor:
