@@ -99,11 +99,11 @@ def test_a_dataset_of_black_images_or_masks_stops(fake_dataset):
     root = fake_dataset()
     for path in (root / "images").iterdir():
         cv2.imwrite(str(path), np.zeros((40, 48, 3), np.uint8))
-    assert any("every image is black" in e for e in errors_of(root))
+    assert any("all images are black" in e for e in errors_of(root))
     root = fake_dataset()
     for path in (root / "masks").iterdir():
         cv2.imwrite(str(path), np.zeros((40, 48), np.uint8))
-    assert any("every mask is empty" in e for e in errors_of(root))
+    assert any("all masks are empty" in e for e in errors_of(root))
 
 
 def test_one_empty_mask_and_grey_borders_are_notes_only(fake_dataset):
@@ -419,7 +419,7 @@ def test_synthetic_knobs_do_what_they_say(kind):
     assert contrast(*pictures(contrast=1)) < 0.7 * contrast(*easy)
     assert edge(*pictures(blur=1)) < 0.7 * edge(*easy)
     assert pictures(small=1)[1].mean() < 0.35 * easy[1].mean()
-    assert (pictures(glare=1)[0].min(-1) > 225).mean() > (easy[0].min(-1) > 225).mean() + 5e-4
+    assert (pictures(glare=1)[0].min(-1) > 190).mean() > (easy[0].min(-1) > 190).mean() + 5e-4
     for knob in ("hair", "distractors"):
         assert np.abs(pictures(**{knob: 1})[0] - easy[0]).mean() > 1, knob
 

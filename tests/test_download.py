@@ -159,11 +159,11 @@ def test_a_dataset_end_to_end_and_again(server, tmp_path, monkeypatch, capsys):
     picture = cv2.imencode(".jpg", np.full((20, 20, 3), 90, np.uint8))[1].tobytes()
     members = {f"Kvasir-SEG/{sub}/cju{i}.jpg": picture for sub in ("images", "masks") for i in range(3)}
     server.files["/kvasir-seg.zip"] = zipped(members)
-    assert download.main(["kvasir", "--data", str(tmp_path)]) == 0
+    download.main(["kvasir", "--data", str(tmp_path)])
     out = capsys.readouterr().out
     assert "3 image and mask pairs" in out and "licence: research and educational" in out and "Jha" in out
     assert len(readers.find("kvasir", tmp_path).pairs) == 3
-    assert download.main(["kvasir", "--data", str(tmp_path)]) == 0
+    download.main(["kvasir", "--data", str(tmp_path)])
     assert server.asked == 1
 
 

@@ -21,17 +21,13 @@ __all__ = ["AUGMENTATIONS", "MEAN", "STD", "TorchSplit", "denormalise"]
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, what the pretrained encoders expect
 
 _LIGHT = [A.HorizontalFlip(p=0.5), A.VerticalFlip(p=0.5), A.RandomRotate90(p=1)]
-AUGMENTATIONS = {
-    "none": [],
-    "light": _LIGHT,
-    "strong": [
-        *_LIGHT,
-        A.Affine(scale=(0.75, 1.25), translate_percent=(-0.1, 0.1), rotate=(-45, 45), shear=(-8, 8), p=0.7),
-        A.ColorJitter(brightness=0.25, contrast=0.25, saturation=0.25, hue=0.03, p=0.7),
-        A.GaussianBlur(sigma_limit=(0.3, 1.5), p=0.2),
-        A.GaussNoise(std_range=(0.01, 0.05), p=0.2),
-    ],
-}
+_STRONG = [
+    A.Affine(scale=(0.75, 1.25), translate_percent=(-0.1, 0.1), rotate=(-45, 45), shear=(-8, 8), p=0.7),
+    A.ColorJitter(brightness=0.25, contrast=0.25, saturation=0.25, hue=0.03, p=0.7),
+    A.GaussianBlur(sigma_limit=(0.3, 1.5), p=0.2),
+    A.GaussNoise(std_range=(0.01, 0.05), p=0.2),
+]
+AUGMENTATIONS = {"none": [], "light": _LIGHT, "strong": _LIGHT + _STRONG}
 
 
 class TorchSplit(torch.utils.data.Dataset):

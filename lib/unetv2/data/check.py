@@ -25,8 +25,8 @@ from .readers import Pair, Source, find
 
 __all__ = ["Problem", "check", "require"]
 
-HASH_BITS, CORRELATION = 8, 0.95  # both must hold to call two images alike: 64-bit pHash alone pairs any two centred moles
-GREY_SHARE = 0.2  # a mask with more values strictly between black and white than this is no mask
+HASH_BITS, CORRELATION = 8, 0.95  # images are alike if both agree: pHash alone takes any two centred moles for one
+GREY_SHARE = 0.2  # a mask with more than this between black and white is no binary mask
 
 
 class Problem(NamedTuple):
@@ -38,60 +38,52 @@ class Problem(NamedTuple):
 def check(source: Source) -> list[Problem]:
     """All problems of a dataset, errors first. Opens every file at its own size."""
     problems = [Problem("error", file, text) for file, text in source.problems]
-    if not source.train or not any(source.tests.values()):
-        problems.append(Problem("error", source.name, "no pairs to train on, or none to test on"))
+    if len(source.train) < (1 if source.val else 2) or not any(source.tests.values()):
+        problems.append(Problem("error", source.name, "too few pairs to train and validate, or none to test on"))
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         looked = list(pool.map(lambda pair: _look(pair, source.values), source.pairs))
+    facts = {pair.image: fact for pair, (_, fact) in zip(source.pairs, looked, strict=True) if fact}
     for found, _ in looked:
         problems += found
-    facts = [fact for _, fact in looked if fact]
-    if facts and all(fact["empty"] for fact in facts):
-        problems.append(Problem("error", source.name, "every mask is empty: wrong folder, or wrong class values?"))
-    if facts and all(fact["dark"] for fact in facts):
-        problems.append(Problem("error", source.name, "every image is black"))
-    if grey := [fact for fact in facts if 0 < fact["grey"] <= GREY_SHARE]:  # one line: of Kvasir it is every file
+    for key, text in (("empty", "all masks are empty: wrong folder or values?"), ("dark", "all images are black")):
+        if facts and all(fact[key] for fact in facts.values()):
+            problems.append(Problem("error", source.name, text))
+    if grey := [fact for fact in facts.values() if 0 < fact["grey"] <= GREY_SHARE]:  # of Kvasir-SEG it is every mask
         worst = max(grey, key=lambda fact: fact["grey"])
         text = f"{len(grey)} masks have grey borders, this one most ({worst['grey']:.1%}); above 127 is read as object"
         problems.append(Problem("note", worst["mask"], text))
-    of = {pair.image: fact for pair, (_, fact) in zip(source.pairs, looked, strict=True) if fact}
-    train = [of[p.image] for p in source.train + (source.val or []) if p.image in of]
-    test = [of[p.image] for pairs in source.tests.values() for p in pairs if p.image in of]
+    train = [facts[p.image] for p in [*source.train, *(source.val or [])] if p.image in facts]
+    test = [facts[p.image] for pairs in source.tests.values() for p in pairs if p.image in facts]
     return sorted([*problems, *_duplicates(train, test)])
 
 
 def _look(pair: Pair, values: tuple[int, ...] | None) -> tuple[list[Problem], dict | None]:
     """The problems of one pair, and what the comparison of all pairs needs."""
+    found, file, mask = [], str(pair.image), str(pair.mask)
     try:
         image, raw = read_image(pair.image), read_raw_mask(pair.mask)
     except ValueError as error:
-        return [Problem("error", str(pair.mask if str(pair.mask) in str(error) else pair.image), str(error))], None
-    found, mask = [], str(pair.mask)
+        return [Problem("error", mask if mask in str(error) else file, str(error))], None
     if image.shape[:2] != raw.shape:
         sizes = " and ".join(f"{w} x {h}" for h, w in (image.shape[:2], raw.shape))
         found.append(Problem("error", mask, f"image and mask differ in size: {sizes} (width x height)"))
-    empty, dark = not to_classes(raw, values).any(), int(image.max()) < 8
     if values and (stray := sorted(set(np.unique(raw).tolist()) - {0, *values})):
         found.append(Problem("error", mask, f"values that dataset.yaml does not name: {stray[:8]}"))
-    grey = float(((raw > 0) & (raw < 255)).mean()) if values is None and raw.max(initial=0) > 1 else 0.0
+    grey = float(((raw > 0) & (raw < 255)).mean()) if values is None and raw.max() > 1 else 0.0
     if grey > GREY_SHARE:
         found.append(Problem("error", mask, f"not binary: {grey:.0%} of it is grey; for classes, see data/README.md"))
+    empty, dark = not to_classes(raw, values).any(), int(image.max()) < 8
     if empty:
         found.append(Problem("note", mask, "empty mask"))
     if dark:
-        found.append(Problem("note" if empty else "error", str(pair.image), "black image"))
-    thumb = cv2.resize(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), (32, 32), interpolation=cv2.INTER_AREA).ravel()
-    thumb = thumb.astype(np.float32) - thumb.mean(dtype=np.float32)
+        found.append(Problem("note" if empty else "error", file, "black image"))
+    thumb = cv2.resize(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), (32, 32), interpolation=cv2.INTER_AREA)
+    thumb = thumb.ravel() - thumb.mean(dtype=np.float32)
     phash = int(str(imagehash.phash(Image.fromarray(image))), 16)
-    return found, {
-        "file": str(pair.image),
-        "mask": mask,
-        "grey": grey,
-        "empty": empty,
-        "dark": dark,
-        "phash": phash,
-        "thumb": thumb / max(float(np.linalg.norm(thumb)), 1e-6),
-        "pixels": hashlib.sha256(np.ascontiguousarray(image)).digest(),
-    }
+    thumb /= max(float(np.linalg.norm(thumb)), 1e-6)
+    pixels = hashlib.sha256(np.ascontiguousarray(image)).digest()
+    names = "file mask grey empty dark phash thumb pixels".split()
+    return found, dict(zip(names, (file, mask, grey, empty, dark, phash, thumb, pixels), strict=True))
 
 
 def _duplicates(train: list[dict], test: list[dict]) -> list[Problem]:
@@ -131,13 +123,13 @@ def require(source: Source, cache: Path) -> None:
     if errors := [p for p in cached(source, cache) if p.severity == "error"]:
         lines = "\n  ".join(f"{p.file}: {p.text}" for p in errors[:20])
         more = f"\n  and {len(errors) - 20} more" if len(errors) > 20 else ""
-        raise ValueError(f"dataset {source.name!r} has {len(errors)} errors:\n  {lines}{more}\nCorrect them, or see "
-                         f"all with: python -m unetv2.data.check {source.name} --data DIR")  # fmt: skip
+        command = f"python -m unetv2.data.check {source.name} --data DIR"
+        raise ValueError(f"dataset {source.name!r} has {len(errors)} errors:\n  {lines}{more}\nAll of them: {command}")
 
 
 def main(arguments: list[str] | None = None) -> int:
     """The command; returns 1 if there are errors."""
-    parser = argparse.ArgumentParser(prog="python -m unetv2.data.check", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m unetv2.data.check", description="Check a dataset.")
     parser.add_argument("name", help="dataset, or folder:PATH")
     parser.add_argument("--data", help="folder that holds the datasets (or set DATA_DIR)")
     options = parser.parse_args(arguments)
@@ -148,10 +140,9 @@ def main(arguments: list[str] | None = None) -> int:
         sys.exit(f"error: {error}")
     for problem in problems:
         print(f"{problem.severity:5}  {problem.file}: {problem.text}")
-    errors = sum(p.severity == "error" for p in problems)
-    sizes = ", ".join(f"{len(pairs)} {key}" for key, pairs in source.tests.items())
-    print(f"{source.name}: {len(source.train)} to train and validate, test {sizes}; "
-          f"{errors} errors, {len(problems) - errors} notes")  # fmt: skip
+    errors, tests = sum(p.severity == "error" for p in problems), {key: len(t) for key, t in source.tests.items()}
+    train = len(source.train) + len(source.val or [])
+    print(f"{source.name}: {train} to train, to test {tests}; {errors} errors, {len(problems) - errors} notes")
     return int(errors > 0)
 
 

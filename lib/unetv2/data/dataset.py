@@ -6,7 +6,6 @@ size, and a hash of every file's path, size and time of change, so that it is ne
 
 import hashlib
 import os
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +18,7 @@ from . import synthetic
 from .images import read_image, read_mask, resize
 from .readers import SYNTHETIC, Pair, draw, find
 
-__all__ = ["SegData", "Split", "load"]
+__all__ = ["SegData", "Split", "cache_folder", "fingerprint", "load"]
 
 
 @dataclass(frozen=True)
@@ -56,12 +55,13 @@ class SegData:
         return 1 if len(self.classes) == 1 else len(self.classes) + 1
 
 
-def load(name, data_dir=None, image_size=256, *, cache_dir=None, val_fraction=0.1, split_seed=0, limit=None, check=True):
-    """Dataset `name` at `image_size` x `image_size` pixels (aspect squashed, as the papers do) -> `SegData`.
+def load(
+    name, data_dir=None, image_size=256, *, cache_dir=None, val_fraction=0.1, split_seed=0, limit=None, check=True
+) -> SegData:
+    """Dataset `name` at `image_size` x `image_size` pixels (aspect squashed, as the papers do).
 
     Args:
-        name: see `names()`; `folder:PATH` for your own data; `synthetic:contrast=0.8,hair=0` turns the knobs of
-            `synthetic.Knobs`.
+        name: see `names()`; `folder:PATH` for your own data; `synthetic:contrast=0.8,hair=0` turns `synthetic.Knobs`.
         data_dir: folder that holds the datasets; else the environment's DATA_DIR, else the repository's `data`.
         cache_dir: folder of the decoded arrays; else the environment's UNETV2_CACHE, else the user's cache folder.
         val_fraction, split_seed: the share of the training part that becomes the validation part, and the seed of that
@@ -79,7 +79,7 @@ def load(name, data_dir=None, image_size=256, *, cache_dir=None, val_fraction=0.
         return _synthetic(name, image_size, cache, limit)
     source = find(name, data_dir)
     if check:
-        from .check import require  # it reads every file at its own size, which only `load` with check needs
+        from .check import require  # here, as check.py builds on this module
 
         require(source, cache)
     train, val = (source.train, source.val) if source.val else draw(source.train, val_fraction, split_seed)
@@ -87,7 +87,7 @@ def load(name, data_dir=None, image_size=256, *, cache_dir=None, val_fraction=0.
     def part(pairs):
         if limit and limit < len(pairs):
             pairs = draw(pairs, limit / len(pairs), split_seed)[1]
-        return _cached(pairs, source.values, image_size, cache / _file_name(name))
+        return _decoded(pairs, source.values, image_size, cache / _file_name(name))
 
     tests = {key: part(pairs) for key, pairs in source.tests.items()}
     return SegData(name, source.classes, part(train), part(val), tests)
@@ -108,7 +108,7 @@ def _file_name(name: str) -> str:
     return "".join(c if c.isalnum() else "-" for c in name)[-40:]
 
 
-def _cached(pairs: list[Pair], values, size: int, stem: Path) -> Split:
+def _decoded(pairs: list[Pair], values, size: int, stem: Path) -> Split:
     def decode(pair):
         image, mask = read_image(pair.image), read_mask(pair.mask, values)
         return resize(image, size), resize(mask, size, mask=True)
@@ -119,8 +119,7 @@ def _cached(pairs: list[Pair], values, size: int, stem: Path) -> Split:
                 yield from pool.map(decode, pairs[i : i + 64])
 
     path = stem.with_name(f"{stem.name}-{size}-{fingerprint(pairs, values)}.npy")
-    images, masks = _arrays(path, len(pairs), size, rows)
-    return Split([p.id for p in pairs], images, masks, pairs, values)
+    return Split([p.id for p in pairs], *_arrays(path, len(pairs), size, rows), pairs, values)
 
 
 def _arrays(path: Path, n: int, size: int, rows) -> tuple[np.ndarray, np.ndarray]:
@@ -146,17 +145,15 @@ def _synthetic(name: str, size: int, cache: Path, limit: int | None) -> SegData:
         raise ValueError(f"dataset {name!r}: write the knobs as {kind}:contrast=0.8,hair=0") from None
     source = hashlib.sha256(Path(synthetic.__file__).read_bytes()).hexdigest()[:8]
     parts, start = {}, 0
-
     for part, count in synthetic.COUNTS.items():
         n = min(count, limit or count)
 
-        def rows(n=n, start=start) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        def rows(n=n, start=start):
             for i in range(start, start + n):
-                images, masks = synthetic.make(SYNTHETIC[kind], 1, size, seed=0, start=i, **knobs)
-                yield images[0], masks[0]
+                yield from zip(*synthetic.make(SYNTHETIC[kind], 1, size, seed=0, start=i, **knobs), strict=True)
 
         path = cache / f"{_file_name(name)}-{size}-{part}{n}-{source}.npy"
         parts[part] = Split([f"{part}_{i:03d}" for i in range(n)], *_arrays(path, n, size, rows))
         start += count
-    return SegData(name, ("lesion" if kind == "synthetic" else "polyp",), parts["train"], parts["val"],
-                   {"test": parts["test"]})  # fmt: skip
+    classes = ("lesion",) if kind == "synthetic" else ("polyp",)
+    return SegData(name, classes, parts["train"], parts["val"], {"test": parts["test"]})

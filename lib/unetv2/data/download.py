@@ -1,7 +1,7 @@
 """Fetching a dataset: python -m unetv2.data.download NAME --data DIR
 
-Every archive is kept beside its `.sha256`, which holds the published checksum, or the one of the first download where
-none is published. What is there and agrees is not fetched again; what is cut off is thrown away and fetched anew.
+Every archive is kept beside its `.sha256`: the published checksum, or that of the first download where none is
+published. What is there and agrees is not fetched again; what is cut off is thrown away and fetched anew.
 """
 
 import argparse
@@ -19,36 +19,28 @@ from ..errors import unknown
 from ..files import write_text
 from .readers import data_root, find, registry
 
-__all__ = ["download", "fetch", "instructions", "unpack"]
+__all__ = ["download", "fetch", "unpack"]
 
 
-def download(name: str, data_dir: str | Path | None = None, entry: dict | None = None) -> Path:
+def download(name: str, data_dir: str | Path | None = None) -> Path:
     """Fetch and unpack dataset `name` into `data_dir`/`name`, and return that folder.
 
     Raises:
-        ValueError: unknown name, a wrong checksum, an archive with paths outside its folder.
+        ValueError: unknown name, a wrong checksum, an archive that is damaged or has paths outside its folder.
         LookupError: the set has no direct link; the message is the page of instructions.
         OSError: no network, or the folder cannot be written.
     """
-    if entry is None and name not in registry():
+    if name not in registry():
         raise unknown("dataset to download", name, registry())
-    entry = entry or registry()[name]
+    entry, root = registry()[name], data_root(data_dir)
     if not entry["urls"]:
-        raise LookupError(instructions(name, data_dir))
-    folder = data_root(data_dir) / name
+        raise LookupError(
+            f"{entry['title']}: no direct link.\n{' '.join(entry['manual'].split())}\n  DATA     {root}\n"
+            f"  source   {entry['source']}\n  licence  {entry['licence']}\n  cite     {entry['citation']}"
+        )
     for item in entry["urls"]:
-        archive = fetch(item["url"], folder / "archives", item["sha256"])
-        unpack(archive, folder / item.get("unpack", "."))
-    return folder
-
-
-def instructions(name: str, data_dir: str | Path | None = None) -> str:
-    """What a person has to do to get a set that has no direct link."""
-    entry = registry()[name]
-    return (
-        f"{entry['title']}: no direct link.\n{' '.join(entry['manual'].split())}\n  DATA     {data_root(data_dir)}\n"
-        f"  source   {entry['source']}\n  licence  {entry['licence']}\n  cite     {entry['citation']}"
-    )
+        unpack(fetch(item["url"], root / name / "archives", item["sha256"]), root / name / item.get("unpack", "."))
+    return root / name
 
 
 def fetch(url: str, folder: Path, sha256: str | None = None, tries: int = 3) -> Path:
@@ -56,7 +48,7 @@ def fetch(url: str, folder: Path, sha256: str | None = None, tries: int = 3) -> 
 
     Raises:
         ValueError: the checksum is not the published or recorded one.
-        OSError: not reachable after `tries`, cut off every time, or the folder cannot be written.
+        OSError: not reachable, cut off `tries` times, or the folder cannot be written.
     """
     path = folder / PurePosixPath(url.partition("?")[0]).name
     record = path.with_name(path.name + ".sha256")
@@ -75,38 +67,33 @@ def fetch(url: str, folder: Path, sha256: str | None = None, tries: int = 3) -> 
             if turn == tries - 1:
                 raise OSError(f"cannot fetch {url}: {error}; check the network, then start again") from None
         except ValueError as error:  # the wrong checksum; pooch has removed the file
-            raise ValueError(f"{url}: {error} Damaged on the way, or changed at its source (to accept that, delete "
-                             f"{record})") from None  # fmt: skip
+            hint = f"Damaged on the way, or changed at its source (to accept that, delete {record})"
+            raise ValueError(f"{url}: {error} {hint}") from None
     write_text(record, f"{sha256 or pooch.file_hash(str(path), alg='sha256')}  {path.name}\n")
     return path
 
 
 def unpack(archive: Path, target: Path) -> None:
-    """Unpack a zip into `target`: all of it or nothing; a mark beside the archive spares doing it twice.
+    """Unpack a zip into `target`, all of it or nothing.
 
     Raises:
         ValueError: not a zip, a damaged member, or a member that points outside `target`.
     """
-    mark, whole = archive.with_name(archive.name + ".unpacked"), archive.with_name(archive.name + ".sha256")
-    if mark.is_file() and mark.stat().st_mtime_ns > archive.stat().st_mtime_ns and target.is_dir():
-        return
-    target.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=archive.parent) as temporary:
         try:
             with zipfile.ZipFile(archive) as content:
                 for member in content.infolist():
                     where = PurePosixPath(member.filename.replace("\\", "/"))
-                    link = stat.S_ISLNK(member.external_attr >> 16)
-                    if where.is_absolute() or ".." in where.parts or ":" in where.parts[0] or link:
+                    outside = where.is_absolute() or ".." in where.parts or ":" in where.parts[0]
+                    if outside or stat.S_ISLNK(member.external_attr >> 16):
                         raise ValueError(f"{archive}: will not unpack {member.filename!r}: points outside {target}")
                 content.extractall(temporary)
         except zipfile.BadZipFile as error:
-            raise ValueError(f"{archive} is damaged: {error}; delete it and {whole.name}, and fetch it again") from None
+            raise ValueError(f"{archive} is damaged: {error}; delete it and its .sha256, and fetch it again") from None
         shutil.copytree(temporary, target, dirs_exist_ok=True, copy_function=shutil.move)
-    write_text(mark, "\n")
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: list[str] | None = None) -> None:
     """The command."""
     parser = argparse.ArgumentParser(prog="python -m unetv2.data.download", description="Fetch a dataset.")
     parser.add_argument("name", help=", ".join(registry()))
@@ -114,13 +101,11 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         folder = download(options.name, options.data)
-        source = find(options.name, options.data)
+        print(f"{options.name}: {len(find(options.name, options.data).pairs)} image and mask pairs in {folder}")
     except (LookupError, ValueError, OSError) as error:
-        sys.exit(f"error: {error.args[0] if isinstance(error, LookupError) else error}")
-    print(f"{options.name}: {len(source.pairs)} image and mask pairs in {folder}")
+        sys.exit(f"error: {error}")
     print(f"licence: {registry()[options.name]['licence']}; please cite {registry()[options.name]['citation']}")
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

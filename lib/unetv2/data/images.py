@@ -31,39 +31,33 @@ def read_image(path: Path) -> np.ndarray:
     image = _open(path)
     if image.mode[0] in "IF":
         values = np.asarray(image, np.float32)
-        low, high = values.min(), values.max()
-        grey = ((values - low) * (255 / max(high - low, 1e-9))).astype(np.uint8)
-        return np.repeat(grey[..., None], 3, axis=2)
+        values = (values - values.min()) * (255 / max(np.ptp(values), 1e-9))
+        return np.repeat(values.astype(np.uint8)[..., None], 3, axis=2)
     return np.asarray(image.convert("RGB"))
 
 
 def read_raw_mask(path: Path) -> np.ndarray:
-    """The mask values as they are in the file, (h, w); colours become grey, a palette's indices stay indices.
+    """(h, w) mask values as they are in the file; colours become grey, a colour palette's indices stay indices.
 
-    `path` may be a folder of masks (one object each): their maximum.
+    `path` may be a folder of masks, one per object: their maximum.
     """
     if path.is_dir():
-        return np.maximum.reduce([read_raw_mask(p) for p in sorted(path.iterdir()) if p.suffix == ".png"])
+        return np.maximum.reduce([read_raw_mask(file) for file in sorted(path.glob("*.png"))])
     image = _open(path)
     if image.mode == "P":
         palette = np.array(image.getpalette()).reshape(-1, 3)
-        grey = (palette == palette[:, :1]).all()
-        return np.asarray(image.convert("L") if grey else image)
-    return np.asarray(image if image.mode[0] in "LIF" and image.mode != "LA" else image.convert("L"))
+        return np.asarray(image.convert("L") if (palette == palette[:, :1]).all() else image)
+    return np.asarray(image if image.mode == "L" or image.mode[0] in "IF" else image.convert("L"))
 
 
 def to_classes(raw: np.ndarray, values: tuple[int, ...] | None) -> np.ndarray:
     """uint8 class ids from mask values: k + 1 where `raw == values[k]`; binary if None.
 
-    Binary: above 127, as the field reads Kvasir's JPEG masks with their grey borders; in a mask without a value
-    above 1, above 0.
+    Binary: above 127, as the field reads Kvasir's JPEG masks with their grey borders; above 0 where no value exceeds 1.
     """
     if values is None:
-        return (raw > (127 if raw.max(initial=0) > 1 else 0)).astype(np.uint8)
-    ids = np.zeros(raw.shape, np.uint8)
-    for k, value in enumerate(values):
-        ids[raw == value] = k + 1
-    return ids
+        return (raw > (127 if raw.max() > 1 else 0)).astype(np.uint8)
+    return sum(np.uint8(k + 1) * (raw == value).astype(np.uint8) for k, value in enumerate(values))
 
 
 def read_mask(path: Path, values: tuple[int, ...] | None = None) -> np.ndarray:
@@ -73,8 +67,5 @@ def read_mask(path: Path, values: tuple[int, ...] | None = None) -> np.ndarray:
 
 def resize(image: np.ndarray, size: int, mask: bool = False) -> np.ndarray:
     """To (size, size): images by area when shrinking and bilinear when growing, masks by the nearest pixel centre."""
-    if image.shape[:2] == (size, size):
-        return image
-    shrink = min(image.shape[:2]) > size
-    how = cv2.INTER_NEAREST_EXACT if mask else cv2.INTER_AREA if shrink else cv2.INTER_LINEAR
-    return cv2.resize(image, (size, size), interpolation=how)
+    how = cv2.INTER_NEAREST_EXACT if mask else cv2.INTER_AREA if min(image.shape[:2]) > size else cv2.INTER_LINEAR
+    return image if image.shape[:2] == (size, size) else cv2.resize(image, (size, size), interpolation=how)
