@@ -8,6 +8,7 @@ import hashlib
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -149,8 +150,9 @@ def _synthetic(name: str, size: int, cache: Path, limit: int | None) -> SegData:
         n = min(count, limit or count)
 
         def rows(n=n, start=start):
-            for i in range(start, start + n):
-                yield from zip(*synthetic.make(SYNTHETIC[kind], 1, size, seed=0, start=i, **knobs), strict=True)
+            with ThreadPoolExecutor(os.cpu_count()) as pool:
+                draw_one = partial(synthetic.make, SYNTHETIC[kind], 1, size, 0, **knobs)
+                yield from pool.map(draw_one, range(start, start + n))
 
         path = cache / f"{_file_name(name)}-{size}-{part}{n}-{source}.npy"
         parts[part] = Split([f"{part}_{i:03d}" for i in range(n)], *_arrays(path, n, size, rows))

@@ -4,6 +4,7 @@ Each picture is drawn from its own random stream `(seed, index)` and in units of
 `n` only appends pictures and a larger `size` shows the same scene finer. Knobs run from 0 (easy) to 1 (hard).
 """
 
+import math
 from dataclasses import asdict, dataclass, fields
 
 import cv2
@@ -123,14 +124,14 @@ def _object(rng, knobs):
     """x, y and radius of the object, and how wide its boundary is."""
     radius = rng.uniform(0.045, 0.1) if rng.random() < knobs.small else rng.uniform(0.14, 0.3)
     width = (0.008 + 0.07 * knobs.blur * rng.uniform(0.5, 1.2)) * min(1, radius / 0.15)
-    return *rng.uniform(0.15 + 0.5 * radius, 0.85 - 0.5 * radius, 2), radius, width
+    return *rng.uniform(0.15 + 0.5 * radius, 0.85 - 0.5 * radius, 2).tolist(), radius, width
 
 
 def _lesion(rng, size, knobs):
     x, y = _grid(size)
     skin = np.array([0.86, 0.66, 0.56]) + rng.normal(0, 0.05) + rng.normal(0, 0.025, 3)
     shade = 1 + 0.06 * _noise(rng, size, 3, 6) + 0.035 * _noise(rng, size, 48, 96, gain=0.9)
-    image = (skin * shade[..., None]).astype(np.float32)
+    image = skin.astype(np.float32) * shade[..., None]
     _paint(image, skin * (0.9, 0.72, 0.72), 0.5 * np.clip(_noise(rng, size, 4, 9), 0, 1))  # reddish patches
     x0, y0, radius, width = _object(rng, knobs)
     distance = _blob(rng, (x, y), x0, y0, radius, 0.27) + 0.12 * radius * _noise(rng, size, 8, 16, 32)
@@ -141,7 +142,7 @@ def _lesion(rng, size, knobs):
     if rng.random() < 0.5 * knobs.distractors:  # surgical ink
         ink = np.abs(_blob(rng, (x, y), *rng.choice([-0.1, 1.1], 2) + rng.normal(0, 0.1, 2), 0.35, 0.2))
         _paint(image, (0.38, 0.3, 0.6), rng.uniform(0.35, 0.7) * _soft(ink - 0.03, 0.02))
-    strength = np.clip(0.95 - 0.65 * knobs.contrast * rng.uniform(0.6, 1.25), 0.15, 1)
+    strength = max(0.95 - 0.65 * knobs.contrast * rng.uniform(0.6, 1.25), 0.15)
     _paint(image, skin * (1, 0.78, 0.76), 0.45 * _soft(distance - 0.05, 0.12))  # red halo
     network = 1 + 0.22 * _noise(rng, size, 7, 14) + 0.16 * _noise(rng, size, 32, 64)
     inside = strength * _soft(distance, width) * np.clip(network, 0.45, 1.25)
@@ -161,13 +162,13 @@ def _lesion(rng, size, knobs):
 def _polyp(rng, size, knobs):
     x, y = _grid(size)
     tint = np.array([0.8, 0.42, 0.3]) + rng.normal(0, 0.04, 3)
-    lumen = rng.uniform(0.1, 0.9, 2)
+    lumen = rng.uniform(0.1, 0.9, 2).tolist()  # plain floats, so that all pictures stay float32
     depth = np.hypot(x - lumen[0], y - lumen[1]) + 0.05 * _noise(rng, size, 4, 8)
     light = 0.35 + 0.65 * np.clip(depth / 0.55, 0, 1) ** 0.7
     phase = 2 * np.pi * (depth * rng.uniform(3, 5) + 0.35 * _noise(rng, size, 3, 6)) + rng.uniform(0, 6)
     light += (0.05 + 0.13 * knobs.distractors) * np.sin(phase) * np.clip(_noise(rng, size, 3) + 0.5, 0, 1)  # folds
     light *= 1 + 0.05 * _noise(rng, size, 6, 12) + 0.03 * _noise(rng, size, 48, 96)
-    image = (tint * light[..., None]).astype(np.float32)
+    image = tint.astype(np.float32) * light[..., None]
     x0, y0, radius, width = _object(rng, knobs)
     distance = _blob(rng, (x, y), x0, y0, radius, 0.2) + 0.05 * radius * _noise(rng, size, 8, 16)
     vessels = cv2.GaussianBlur(_lines(rng, size, rng.poisson(22 * knobs.hair), 0.006, 0.35, 0.08), (0, 0), size / 250)
@@ -175,10 +176,10 @@ def _polyp(rng, size, knobs):
     for _ in range(rng.poisson(2.5 * knobs.distractors)):  # bulges of the wall: shaded like a polyp, without its edge
         bulge = _blob(rng, (x, y), *rng.uniform(0, 1, 2), rng.uniform(0.05, 0.2), 0.2)
         image *= (1 + rng.uniform(0.1, 0.25) * _soft(bulge, 0.12))[..., None]
-    strength = np.clip(1 - 0.75 * knobs.contrast * rng.uniform(0.6, 1.25), 0.12, 1)
+    strength = max(1 - 0.75 * knobs.contrast * rng.uniform(0.6, 1.25), 0.12)
     inside = _soft(distance, width)
-    lit = np.array([x0 - lumen[0], y0 - lumen[1]])  # the side that looks away from the lumen is lit
-    slope = ((x - x0) * lit[0] + (y - y0) * lit[1]) / (radius * np.hypot(*lit) + 1e-6)
+    lit = x0 - lumen[0], y0 - lumen[1]  # the side that looks away from the lumen is lit
+    slope = ((x - x0) * lit[0] + (y - y0) * lit[1]) / (radius * math.hypot(*lit) + 1e-6)
     shadow = np.exp(-np.clip(distance, 0, None) / (0.25 * radius)) * np.clip(0.45 - 0.6 * slope, 0, 1)
     image *= (1 - 0.5 * strength * shadow * (1 - inside))[..., None]
     dome = np.sqrt(np.clip(1 - (1 + np.minimum(distance, 0) / radius) ** 2, 0, 1))
@@ -186,7 +187,7 @@ def _polyp(rng, size, knobs):
     around = cv2.resize(light, (16, 16), interpolation=cv2.INTER_AREA)  # a polyp is lit as its surroundings are
     body *= 0.35 + 0.75 * cv2.resize(cv2.GaussianBlur(around, (0, 0), 16 * radius), (size, size))
     flesh = tint * (1 + strength * rng.uniform(-0.15, 0.3)) * (1, 1 + 0.15 * strength * rng.normal(), 1)
-    image += (inside * (0.45 + 0.55 * strength))[..., None] * (flesh * body[..., None] - image)
+    image += (inside * (0.45 + 0.55 * strength))[..., None] * (flesh.astype(np.float32) * body[..., None] - image)
     count = rng.poisson(8 * knobs.glare)
     _glare(rng, image, (dome > 0.5) & (slope > -0.1) & (distance < 0), (count + 1) // 2)
     _glare(rng, image, light > np.quantile(light, 0.7), count // 2)
