@@ -2,9 +2,10 @@
 
     PYTHONPATH=lib python benchmarks/nested_speed.py [--size 96] [--batch 4] [--repeats 15] [--device cpu]
 
-Each pair does the same work: the same encoder, widths, heads, normalisation, dropout and input; a training step without the
-optimiser (forward, sum of the mean squared logits, backward) and a forward pass in eval mode. The two models take turns, the
-first of them changing each time; the ratio is the median over the turns of theirs / ours, so above 1 ours is faster.
+Each pair does the same work: the same encoder, widths, heads, normalisation, dropout and input; a training step without
+the optimiser (forward, sum of the mean squared logits, backward) and a forward pass in eval mode. The two models take
+turns, the first of them changing each time; the ratio is the median over the turns of theirs / ours: above 1, ours is
+faster.
 """
 
 import argparse
@@ -59,7 +60,9 @@ def main() -> None:
     torch.manual_seed(0)
     x = torch.rand(arguments.batch, 3, arguments.size, arguments.size, device=arguments.device)
     print(f"torch {torch.__version__}, {arguments.device}, {torch.get_num_threads()} threads, input {tuple(x.shape)}")
-    print("| ours / theirs | pass | parameters ours, theirs | ours, ms | theirs, ms | theirs / ours (median of turns) |")
+    print(
+        "| ours / theirs | pass | parameters ours, theirs | ours, ms | theirs, ms | theirs / ours (median of turns) |"
+    )
     print("|---|---|---|---|---|---|")
     for name, *models in pairs(arguments.encoder):
         sizes = ", ".join(f"{sum(p.numel() for p in model.parameters()):,}" for model in models)
@@ -71,7 +74,9 @@ def main() -> None:
                     times[which].append(step(models[which], x, train))
             ours, theirs = (series[1:] for series in times)
             ratio = median(b / a for a, b in zip(ours, theirs, strict=True))
-            print(f"| {name} | {label} | {sizes} | {median(ours) * 1e3:.1f} | {median(theirs) * 1e3:.1f} | {ratio:.2f} |")
+            print(
+                f"| {name} | {label} | {sizes} | {median(ours) * 1e3:.1f} | {median(theirs) * 1e3:.1f} | {ratio:.2f} |"
+            )
 
 
 if __name__ == "__main__":

@@ -1,11 +1,10 @@
 """UNet++ over any segmentation-models-pytorch or timm encoder, with what smp's own lacks.
 
-smp.UnetPlusPlus has one head. Here every top node X^{0,1..L} of the same grid can have one: deep supervision in
-training, the mean of the heads or one head in use, and `prune`, which cuts off the deeper part of grid and encoder.
-
-The grid is `nested.graph("unet++", L)`, its finest level at stride 2, L = encoder_depth - 1. Blocks, names and widths
-are smp's, so without supervision state_dict and logits are those of smp.UnetPlusPlus (but for the `decoder.center` that
-smp gives to VGG encoders and never runs: load such a checkpoint with strict=False).
+smp.UnetPlusPlus has one head. Here every top node X^{0,1..L} of its grid can have one: deep supervision in training,
+the mean of the heads or one head in use, and `prune`, which cuts off the deeper part of grid and encoder. The grid is
+`nested.graph("unet++", L)`, L = encoder_depth - 1, its finest level at stride 2; blocks, names and widths are smp's, so
+that without supervision state_dict and logits are those of smp.UnetPlusPlus (its VGG checkpoints hold a
+`decoder.center` that never runs: load them with strict=False).
 
 Encoders that begin at stride 4 (PVT, Swin, ConvNeXt, ...) leave smp's stride-2 level without channels, and with it the
 top row of the grid. The remedy in the U-Net v2 paper's comparisons is to upsample the stride-4 level (nearest, x2):
@@ -13,7 +12,6 @@ UNet++ (PVT) then has its 29,864,977 parameters and U-Net (PVT) its 28,149,009 (
 """
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any, Literal
 
 import segmentation_models_pytorch as smp
@@ -133,11 +131,10 @@ class NestedUnetPlusPlus(Heads, SegmentationModel):
         super().__init__()
         if classes < 1:
             raise ValueError(f"classes={classes} must be at least 1; a binary mask has 1 class")
-        if len(decoder_channels) != encoder_depth:
-            raise ValueError(f"encoder_depth={encoder_depth} asks for as many decoder_channels, got {decoder_channels}")
         deepest = encoder_depth - 1 if pruned is None else pruned
-        if not 1 <= deepest < encoder_depth:
-            raise ValueError(f"encoder_depth={encoder_depth}, pruned={pruned}: expected 1 <= pruned < encoder_depth")
+        if not 1 <= deepest < encoder_depth == len(decoder_channels):
+            given = f"encoder_depth={encoder_depth}, pruned={pruned}, {len(decoder_channels)} decoder_channels"
+            raise ValueError(f"{given}: expected 1 <= pruned < encoder_depth and one decoder channel per encoder level")
         self.encoder = get_encoder(encoder_name, in_channels, deepest + 1, encoder_weights, **kwargs)
         if pruned and not isinstance(self.encoder, TimmUniversalEncoder):  # timm does so itself
             _drop_unused(self.encoder, in_channels)
@@ -145,16 +142,16 @@ class NestedUnetPlusPlus(Heads, SegmentationModel):
             self.encoder = UpsampledFirst(self.encoder)
         channels = self.encoder.out_channels
         if deep_supervision and channels[1] == 0:
-            gap = "has no stride-2 level, so its top nodes cannot carry heads"
-            raise ValueError(f"encoder {encoder_name!r} {gap}: set upsample_first=True or deep_supervision=False")
+            raise ValueError(f"{encoder_name} has no stride-2 level to carry heads: upsample_first=True gives it one")
         self.columns = list(range(deepest, 0, -1)) if deep_supervision else [deepest]
         self.decoder = _Grid(
             channels[1:], decoder_channels, self.columns, use_norm=decoder_use_norm,
             attention_type=decoder_attention_type, interpolation_mode=decoder_interpolation,
         )  # fmt: skip
-        side = partial(SegmentationHead, channels[1], classes, upsampling=2)  # on X^{0,j}, j < L, at stride 2
-        self.segmentation_head = side() if pruned else SegmentationHead(decoder_channels[-1], classes)
-        self.heads = nn.ModuleDict({str(j): side() for j in self.columns[1:]})
+        width, scale = (decoder_channels[-1], 1) if deepest == encoder_depth - 1 else (channels[1], 2)
+        self.segmentation_head = SegmentationHead(width, classes, upsampling=scale)
+        others = {str(j): SegmentationHead(channels[1], classes, upsampling=2) for j in self.columns[1:]}
+        self.heads = nn.ModuleDict(others)
         self.activation = Activation(activation)
         self.classification_head = ClassificationHead(channels[-1], **aux_params) if aux_params else None
         self.output = output
@@ -166,19 +163,18 @@ class NestedUnetPlusPlus(Heads, SegmentationModel):
         features = self.encoder(x)
         tops = self.decoder(features, self.active)
         logits = [self._head(j)(top) for j, top in zip(self.active, tops, strict=True)]
-        masks = [self.activation(z) for z in (logits if self.training else [average(logits)])]
-        masks = masks if len(masks) > 1 else masks[0]
+        several = self.training and len(logits) > 1
+        masks = [self.activation(z) for z in logits] if several else self.activation(average(logits))
         return masks if self.classification_head is None else (masks, self.classification_head(features[-1]))
 
     def _head(self, j: int) -> nn.Module:
         return self.segmentation_head if j == self.columns[0] else self.heads[str(j)]
 
     def prune(self, d: int) -> "NestedUnetPlusPlus":
-        """The model of depth `d` inside this one, with its weights: no deeper nodes and encoder stages, no other heads.
+        """The model of depth `d` inside this one: its weights, without deeper nodes and encoder stages and other heads.
 
-        Its logits equal, to the bit, this model's with `output = d`. With d = L it is smp.UnetPlusPlus weight for weight;
-        with d < L an auxiliary classification head goes with the encoder stage that it reads. A ValueError refuses a
-        head out of range and a model that has only one: it was trained without supervision.
+        Its logits equal, to the bit, this model's with `output = d`; with d = L it is smp.UnetPlusPlus. With d < L an
+        auxiliary classification head goes too. ValueError: no head d, or one head only (trained without supervision).
         """
         self.check_head(d, prune=True)
         changes = {"encoder_weights": None, "deep_supervision": False, "output": "averaged"}
