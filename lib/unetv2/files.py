@@ -7,7 +7,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-__all__ = ["atomic", "write_json", "write_text"]
+from . import env
+
+__all__ = ["atomic", "write_json", "write_result", "write_text"]
 
 
 @contextmanager
@@ -40,3 +42,8 @@ def write_text(path: str | Path, text: str) -> None:
 def write_json(path: str | Path, value: Any) -> None:
     """Write `value` as indented JSON to `path`, whole or not at all."""
     write_text(path, json.dumps(value, indent=2, default=str) + "\n")
+
+
+def write_result(path: str | Path, *, command: str, protocol: str, **values: Any) -> None:
+    """Write a result that may be quoted: `values` with the command, the protocol, the versions and the device."""
+    write_json(path, {"command": command, "protocol": protocol, "environment": env.describe(), **values})

@@ -1,0 +1,105 @@
+"""SDI, the efficient form beside the released arrangement: time of forward and backward, and what is kept for backward.
+
+    python benchmarks/sdi_speed.py [--repeat 30] [--device cpu] [--out FILE]
+
+Both compute Eqs. 2-4 on the same four maps, (8, 32, 64..8, 64..8), with the same weights, in turns in one process; the
+ratio is that of the medians. The released arrangement is written from its description: for each target level start
+from ones, resize each level to it, smooth, multiply. "Kept" is the bytes that autograd saves, each storage once,
+without parameters.
+"""
+
+import argparse
+import statistics
+import sys
+import time
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "lib"))
+from unetv2.files import write_result
+from unetv2.sdi import SDI
+
+
+def released(sdi: SDI, maps: list[Tensor]) -> list[Tensor]:
+    infused = []
+    for thetas, target in zip(sdi.theta, maps, strict=True):
+        size, result = target.shape[-2:], torch.ones_like(target)
+        for theta, f in zip(thetas, maps, strict=True):
+            if f.shape[-1] > size[-1]:
+                f = F.adaptive_avg_pool2d(f, size)
+            elif f.shape[-1] < size[-1]:
+                f = F.interpolate(f, size, mode="bilinear", align_corners=True)
+            result = result * theta(f)
+        infused.append(result)
+    return infused
+
+
+def kept_bytes(form, maps: list[Tensor], parameters: list[Tensor]) -> int:
+    own = {p.untyped_storage().data_ptr() for p in parameters}
+    storages = {}
+
+    def note(t: Tensor) -> Tensor:
+        storages[t.untyped_storage().data_ptr()] = t.untyped_storage()  # held, so that no address is used twice
+        return t
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda t: t):
+        result = form(maps)
+    del result
+    return sum(s.nbytes() for address, s in storages.items() if address not in own)
+
+
+def seconds(form, maps: list[Tensor], gradients: list[Tensor], device: str) -> float:
+    wait = torch.cuda.synchronize if device == "cuda" else lambda: None
+    wait()
+    start = time.perf_counter()
+    torch.autograd.backward(form(maps), gradients)
+    wait()
+    return time.perf_counter() - start
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeat", type=int, default=30)
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--out", type=Path, help="also write the result to this JSON file")
+    args = parser.parse_args()
+
+    torch.manual_seed(0)
+    sdi = SDI((32,) * 4, attention=None).to(args.device)
+    sdi.reduce = nn.ModuleList(nn.Identity() for _ in range(4))  # Eqs. 2-4 alone: what the two arrangements differ in
+    maps = [torch.randn(8, 32, s, s, device=args.device, requires_grad=True) for s in (64, 32, 16, 8)]
+    gradients = [torch.randn_like(m) for m in maps]
+    forms = {"released": lambda x: released(sdi, x), "equations": sdi.equations, "efficient": sdi}
+    torch.testing.assert_close(forms["released"](maps), forms["efficient"](maps), rtol=1e-4, atol=1e-5)
+
+    kept = {name: kept_bytes(form, maps, list(sdi.parameters())) for name, form in forms.items()}
+    times = {name: [] for name in forms}
+    for turn in range(args.repeat + 3):
+        for name, form in forms.items():
+            t = seconds(form, maps, gradients, args.device)
+            if turn >= 3:  # the first turns warm up
+                times[name].append(t)
+    medians = {name: statistics.median(t) for name, t in times.items()}
+    speedup = {name: medians["released"] / t for name, t in medians.items()}
+    memory = {name: k / kept["released"] for name, k in kept.items()}
+    for name in forms:
+        print(
+            f"{name:10s} speed {speedup[name]:.2f}x the released, keeps {memory[name]:.2f}x ({kept[name] / 1e6:.1f} MB)"
+        )
+    if args.out:
+        write_result(
+            args.out,
+            command=f"python benchmarks/sdi_speed.py --repeat {args.repeat} --device {args.device} --out FILE",
+            protocol="Eqs. 2-4, forward and backward, (8, 32, 64..8, 64..8), float32; ratio of medians, in turns in one "
+            f"run; {torch.get_num_threads()} threads",
+            speed_over_released=speedup,
+            kept_over_released=memory,
+            kept_bytes=kept,
+        )
+
+
+if __name__ == "__main__":
+    main()
