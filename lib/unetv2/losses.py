@@ -18,7 +18,6 @@ map, we enlarge each map to the labels, so that small objects do not vanish from
 
 from collections.abc import Callable, Sequence
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -49,9 +48,9 @@ def structure_loss(logits: Tensor, mask: Tensor, as_written: bool = False) -> Te
     """PraNet's weighted BCE + weighted IoU with w = 1 + 5 |avgpool31(mask) - mask|; binary, (N, 1, H, W) both.
 
     `as_written` is the formula of the PraNet paper: sum(w bce) / sum(w) per image. The released code of PraNet,
-    Polyp-PVT and U-Net v2 passes `reduce='none'`, a legacy argument that any non-empty string makes true, so its BCE is
-    already a scalar mean and the weight cancels: it acts on the IoU term only. That is what all published figures of the
-    line were trained with, hence the default.
+    Polyp-PVT and U-Net v2 passes `reduce='none'`, a legacy argument that any non-empty string makes true, so its BCE
+    is a scalar mean already and the weight cancels: it acts on the IoU term only. The published figures of the line
+    were trained so, hence the default.
     """
     w = 1 + 5 * (F.avg_pool2d(mask, 31, stride=1, padding=15) - mask).abs()
     if as_written:
@@ -86,7 +85,8 @@ def make(name: str, classes: int) -> Callable[[Tensor | Sequence[Tensor], Tensor
     def loss(outputs: Tensor | Sequence[Tensor], mask: Tensor) -> Tensor:
         maps = [outputs] if isinstance(outputs, Tensor) else list(outputs)
         if name != "paper":
-            return torch.stack([one(m, mask) for m in maps[:2]]).sum()
+            rest = sum(0 * m.sum() for m in maps[2:])  # several processes wait for a gradient of every head, even of 0
+            return sum(one(m, mask) for m in maps[:2]) + rest
         halved = [0.5**i / (2 - 0.5 ** (len(maps) - 1)) for i in range(len(maps))]
         return sum(w * one(m, mask) for w, m in zip(halved, maps, strict=True))
 

@@ -1,13 +1,11 @@
 """Scores of one prediction, under the three protocols of the field. The same masks score differently in each, so every
 number that is printed or saved names its protocol.
 
-| protocol    | what it is                                                                                              |
-|-------------|---------------------------------------------------------------------------------------------------------|
-| `per_image` | foreground where p >= 0.5, at the training size; Dice and IoU of each image, then the mean over images   |
-| `global`    | the same maps, one confusion matrix over all pixels of all images (EGE-UNet's and MALUNet's ISIC line);  |
-|             | there, and only there, Dice = 2 IoU / (1 + IoU) holds for the reported figures                           |
-| `pranet`    | logit enlarged (bilinear) to the mask's own size, sigmoid, min-max per image, 8 bits, 256 thresholds;    |
-|             | mean over images and thresholds (PraNet's MATLAB evaluator, the polyp line); `max`: the best threshold   |
+* `per_image`: foreground where p >= 0.5, at the training size; Dice and IoU of each image, then the mean over images.
+* `global`: the same maps, one confusion matrix over all pixels of all images (EGE-UNet's and MALUNet's ISIC line).
+  There, and only there, Dice = 2 IoU / (1 + IoU) holds for the reported figures.
+* `pranet`: logit enlarged (bilinear) to the mask's own size, sigmoid, min-max per image, 8 bits, 256 thresholds; mean
+  over images and thresholds (PraNet's MATLAB evaluator, the polyp line). `_max`: the best threshold for all images.
 
 Empty masks: `per_image` scores a class that is neither in the mask nor predicted as `EMPTY` = 1.0; `pranet` scores 0
 whenever no foreground pixel is hit, so an empty mask is always 0 there, as in the MATLAB code.
@@ -69,8 +67,8 @@ def boundary_f(pred: np.ndarray, truth: np.ndarray, tolerance: float = 0.008) ->
     """Boundary F (Perazzi et al., DAVIS, CVPR 2016): F1 of the outline pixels that lie near the other mask's outline.
 
     "Near" is within `tolerance` x the image diagonal, rounded up to whole pixels (DAVIS: 0.008; 3 px at 256 x 256).
-    1 if neither mask has an outline, 0 if one has none. Deviations: the outline is the mask less its 3 x 3 cross erosion
-    (DAVIS: pixels that differ from their right or lower neighbour), and distance is exact, not a disc dilation.
+    1 if neither mask has an outline, 0 if one has none. Deviations: the outline is the mask less its 3 x 3 cross
+    erosion (DAVIS: pixels that differ from their right or lower neighbour); distance is exact, not a disc dilation.
     """
     cross = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
     outlines = [mask & (cv2.erode(mask, cross) == 0) for mask in (pred.astype(np.uint8), truth.astype(np.uint8))]

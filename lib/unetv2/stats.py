@@ -23,9 +23,9 @@ def paired(a, b, seed: int = 0, resamples: int = 10_000, level: float = 0.95) ->
         level: of the percentile interval.
 
     Returns:
-        dict: `mean_difference` (a - b), `ci_low`, `ci_high` (bootstrap over images), `p_wilcoxon` (two-sided signed-rank,
-        1.0 if all differences are 0), `n` images, `wins`, `losses` (the rest are ties). The interval speaks of new
-        images for these trained models, not of new trainings.
+        dict: `mean_difference` (a - b), `ci_low`, `ci_high` (bootstrap over images), `p_wilcoxon` (two-sided signed
+        rank, 1.0 if all differences are 0), `n` images, `wins`, `losses` (the rest are ties). The interval speaks of
+        new images for these trained models, not of new trainings.
 
     Raises:
         ValueError: different images, or fewer than two.
@@ -66,8 +66,7 @@ def summary(
 ) -> pd.DataFrame:
     """One row per group of `by`: number of seeds and images, mean and sd over seeds of each seed's mean over images.
 
-    `df` holds the rows of several runs' per_image.csv with `seed` and the columns of `by`. The sd (n - 1) is NaN for one
-    seed: it is not known.
+    `df`: rows of several per_image.csv, with `seed` and the columns of `by`. The sd (n - 1) of a single seed is NaN.
     """
     by, metrics = list(by), list(metrics)
     seeds = df.groupby([*by, "seed"], sort=False)[metrics].mean().groupby(by, sort=False)

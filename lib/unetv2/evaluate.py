@@ -1,0 +1,180 @@
+"""Scores of a trained model on every test split, per image and in the three protocols of `unetv2.metrics`.
+
+`python -m unetv2.evaluate RUN_DIR` scores a run again, `--dataset` scores it on another dataset (a model trained on
+the polyps of one hospital, tested on another's).
+"""
+
+import argparse
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
+from torch import nn
+
+from . import data, env, files, metrics, models
+from .params import RunParams
+
+__all__ = ["confusion", "foreground", "labels", "load_run", "load_weights", "predict", "print_summary", "score"]
+
+
+def predict(
+    model: nn.Module, split: data.Split, batch_size: int = 16, device=None, indices: Sequence[int] | None = None
+) -> Iterator[np.ndarray]:
+    """Logits of each image of `split`, float32 (C, S, S), in its order (or that of `indices`), one at a time.
+
+    Runs in eval mode on `device` (default: where the model is) and leaves the model in the mode it had.
+    """
+    device = device or next(model.parameters()).device
+    indices = range(len(split)) if indices is None else indices
+    mean, std = (torch.tensor(v, dtype=torch.float32, device=device)[:, None, None] for v in (data.MEAN, data.STD))
+    training = model.training
+    model.to(device).eval()
+    try:
+        for start in range(0, len(indices), batch_size):
+            images = np.stack([split.images[i] for i in indices[start : start + batch_size]])
+            x = torch.from_numpy(images).to(device).movedim(-1, 1).float() / 255
+            with torch.inference_mode():
+                logits = model((x - mean) / std)
+            yield from logits.float().cpu().numpy()
+    finally:
+        model.train(training)
+
+
+def labels(logits: np.ndarray) -> np.ndarray:
+    """Class ids uint8 (S, S) of logits (C, S, S): p >= 0.5 for one channel, the largest for several."""
+    return (logits[0] >= 0 if len(logits) == 1 else logits.argmax(0)).astype(np.uint8)
+
+
+def foreground(logits: np.ndarray, size: tuple[int, int] | None = None) -> np.ndarray:
+    """Probabilities (K, h, w) of the foreground classes; logits enlarged (bilinear) to `size` = (h, w) first."""
+    if size and logits.shape[1:] != tuple(size):
+        logits = np.stack([cv2.resize(z, size[::-1], interpolation=cv2.INTER_LINEAR) for z in logits])
+    if len(logits) == 1:
+        return 1 / (1 + np.exp(-np.clip(logits, -80, 80)))
+    e = np.exp(logits - logits.max(0))
+    return e[1:] / e.sum(0)
+
+
+def confusion(logits: np.ndarray, truth: np.ndarray, classes: int) -> np.ndarray:
+    """(TP, FP, FN) of each foreground class 1..`classes` of one image: int64 (classes, 3)."""
+    if len(logits) != (1 if classes == 1 else classes + 1):
+        raise ValueError(f"a model with {len(logits)} logit channels cannot be scored on {classes} foreground classes")
+    pred, truth = labels(logits), np.asarray(truth)
+    return np.array([metrics.counts(pred == k, truth == k) for k in range(1, classes + 1)])
+
+
+def score(model: nn.Module, seg: data.SegData, batch_size: int = 16, device=None) -> tuple[pd.DataFrame, dict]:
+    """Score `model` on all test splits of `seg`; `device` as in `predict`.
+
+    Returns:
+        per_image: a row per image: `test`, `id`; `dice`, `iou`, `mae` (share of wrong pixels), `boundary_f` (protocol
+            `per_image`); `dice_256`, `iou_256`, `mae_soft` (`pranet`); `size`, the objects' share of the image.
+        summary: `{test: {protocol: {"dice", "iou", "mae", ...}}}`, fractions; `pranet` also `dice_max`, `iou_max`.
+    """
+    rows, summary, classes = [], {}, range(1, len(seg.classes) + 1)
+    for test, split in seg.tests.items():
+        pooled, curves, new = np.zeros((len(classes), 3), np.int64), np.zeros((2, 256)), []
+        for i, logits in enumerate(predict(model, split, batch_size, device)):
+            truth, native = np.asarray(split.masks[i]), split.native_mask(i)
+            counts = confusion(logits, truth, len(classes))
+            maps = [metrics.eight_bit(p) for p in foreground(logits, native.shape)]
+            curve = np.mean([metrics.threshold_scores(m, native == k) for k, m in enumerate(maps, 1)], axis=0)
+            pooled, curves = pooled + counts, curves + curve / len(split)
+            dice, iou = np.mean([metrics.dice_iou(*c) for c in counts], axis=0)
+            pred = labels(logits)
+            new.append({
+                "test": test, "id": split.ids[i], "dice": dice, "iou": iou,
+                "mae": counts[:, 1:].sum() / (len(counts) * truth.size),
+                "boundary_f": np.mean([metrics.boundary_f(pred == k, truth == k) for k in classes]),
+                "dice_256": curve[0].mean(), "iou_256": curve[1].mean(),
+                "mae_soft": np.mean([np.abs(m / 255 - (native == k)).mean() for k, m in enumerate(maps, 1)]),
+                "size": np.count_nonzero(truth) / truth.size,
+            })  # fmt: skip
+        mean = pd.DataFrame(new).mean(numeric_only=True)
+        dice, iou = np.mean([metrics.dice_iou(*c) for c in pooled], axis=0)
+        soft = {"dice": mean.dice_256, "iou": mean.iou_256, "mae": mean.mae_soft}
+        summary[test] = {
+            "per_image": mean[["dice", "iou", "mae", "boundary_f"]].to_dict(),
+            "global": {"dice": float(dice), "iou": float(iou), "mae": mean.mae},
+            "pranet": soft | {"dice_max": float(curves[0].max()), "iou_max": float(curves[1].max())},
+        }
+        rows += new
+    return pd.DataFrame(rows), summary
+
+
+def load_weights(model: nn.Module, path: str | Path) -> nn.Module:
+    """Read a run's safetensors file into `model`; nothing in it is ever executed.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: the file is damaged, or its weights are of another model.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no weights at {path}: train the run first (python -m unetv2.train)")
+    try:
+        model.load_state_dict(load_file(path))
+    except SafetensorError as error:
+        raise ValueError(f"{path} is damaged ({error}); delete its run folder and train again") from None
+    except RuntimeError as error:
+        raise ValueError(f"{path} holds the weights of another model: {str(error)[:300]}") from None
+    return model
+
+
+def load_run(run_dir: str | Path, weights_dir: str | None = None) -> tuple[nn.Module, RunParams]:
+    """The trained model of a run folder, in eval mode on the CPU, and the run's parameters.
+
+    Raises:
+        FileNotFoundError, ValueError: as `load_weights`, and for a folder that is no run.
+    """
+    source, path = env.path(run_dir) / "params.json", env.path(run_dir) / "model.safetensors"
+    if not source.is_file() or not path.is_file():
+        raise FileNotFoundError(f"{run_dir} holds no trained run (params.json and model.safetensors)")
+    params = RunParams.make(json.loads(source.read_text(encoding="utf-8")))
+    try:
+        with safe_open(path, "pt") as file:
+            classes = int(file.metadata()["classes"])
+    except (SafetensorError, TypeError, KeyError) as error:
+        raise ValueError(f"{path} is damaged ({error}); delete its run folder and train again") from None
+    model = models.build(params.model, params.encoder, classes=classes, weights_dir=weights_dir)
+    return load_weights(model, path).eval(), params
+
+
+def print_summary(summary: dict) -> None:
+    """A line per test split and protocol, the protocol named; MAE as a fraction."""
+    for test, protocols in summary.items():
+        for protocol, s in protocols.items():
+            edge = f"  boundary F {s['boundary_f']:.2%}" if "boundary_f" in s else ""
+            print(f"{test:12s} {protocol:10s} Dice {s['dice']:7.2%}  IoU {s['iou']:7.2%}  MAE {s['mae']:.4f}{edge}")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command `python -m unetv2.evaluate`."""
+    parser = argparse.ArgumentParser(prog="python -m unetv2.evaluate", description="Score a trained run again.")
+    parser.add_argument("run_dir", help="folder that unetv2.train wrote")
+    parser.add_argument("--dataset", help="score on this dataset (default: the run's own)")
+    parser.add_argument("--data", help="folder of datasets (default: the run's, else DATA_DIR)")
+    parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
+    parser.add_argument("--output", help="folder for per_image.csv and metrics.json (default: print only)")
+    args = parser.parse_args(argv)
+    try:
+        model, params = load_run(args.run_dir)
+        name = args.dataset or params.dataset
+        seg = data.load(name, args.data or params.data_dir, params.image_size, limit=params.limit)
+        per_image, summary = score(model, seg, params.batch_size, env.device(args.device))
+        if args.output:
+            files.write_text(Path(args.output) / "per_image.csv", per_image.to_csv(index=False))
+            files.write_json(Path(args.output) / "metrics.json", {"dataset": name, "tests": summary})
+    except (ValueError, OSError, RuntimeError) as error:
+        raise SystemExit(f"error: {error}") from None
+    print("\n".join(f"{protocol}: {text}" for protocol, text in metrics.PROTOCOLS.items()))
+    print_summary(summary)
+
+
+if __name__ == "__main__":
+    main()
