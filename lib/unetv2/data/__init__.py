@@ -6,6 +6,18 @@
 
 from .augment import AUGMENTATIONS, MEAN, STD, TorchSplit, denormalise
 from .dataset import SegData, Split, load
-from .readers import names, registry
+from .readers import may_publish, names, registry
 
-__all__ = ["AUGMENTATIONS", "MEAN", "STD", "SegData", "Split", "TorchSplit", "denormalise", "load", "names", "registry"]
+__all__ = [
+    "AUGMENTATIONS",
+    "MEAN",
+    "STD",
+    "SegData",
+    "Split",
+    "TorchSplit",
+    "denormalise",
+    "load",
+    "may_publish",
+    "names",
+    "registry",
+]

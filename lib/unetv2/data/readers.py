@@ -15,7 +15,7 @@ import yaml
 
 from ..errors import unknown
 
-__all__ = ["HERE", "SYNTHETIC", "Pair", "Source", "data_root", "draw", "find", "names", "registry"]
+__all__ = ["HERE", "SYNTHETIC", "Pair", "Source", "data_root", "draw", "find", "may_publish", "names", "registry"]
 
 HERE = Path(__file__).parent
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".gif", ".webp", ".ppm", ".pgm"}
@@ -56,6 +56,12 @@ def registry() -> dict:
 def names() -> list[str]:
     """All dataset names; `folder:PATH` and `synthetic:knob=value,...` are accepted as well."""
     return [*SYNTHETIC, *registry()]
+
+
+def may_publish(name: str) -> bool:
+    """Whether pictures made from the images of dataset `name` may be shown to others; never for a user's own folder."""
+    kind = name.partition(":")[0]
+    return kind in SYNTHETIC or registry().get(kind, {}).get("may_publish", False)
 
 
 def data_root(data_dir: str | Path | None) -> Path:
