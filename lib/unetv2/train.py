@@ -161,8 +161,9 @@ def run(params: RunParams) -> dict:
     writes = _accelerator(params).is_main_process
     seg = data.load(params.dataset, params.data_dir, params.image_size, limit=params.limit)
     set_seed(params.seed)
+    weights_dir = env.weights_dir(params.weights_dir)
     name, encoder, weights = params.model, params.encoder, params.encoder_weights
-    model = models.build(name, encoder, weights, classes=seg.logit_channels, weights_dir=params.weights_dir)
+    model = models.build(name, encoder, weights, classes=seg.logit_channels, weights_dir=weights_dir)
     fitted = fit(model, seg, params)
     result = {key: getattr(params, key) for key in ("dataset", "model", "seed")}
     result |= {"best_epoch": fitted["best_epoch"], "val_dice": fitted["val_dice"]}
