@@ -69,9 +69,7 @@ def main() -> None:
     torch.manual_seed(0)
     x = torch.rand(arguments.batch, 3, arguments.size, arguments.size, device=arguments.device)
     print(f"torch {torch.__version__}, {arguments.device}, {torch.get_num_threads()} threads, input {tuple(x.shape)}")
-    print(
-        "| ours / theirs | pass | parameters, MACs per image: ours; theirs | ours, ms | theirs, ms | theirs / ours (median of turns) |"
-    )
+    print("| ours / theirs | pass | parameters, MACs per image | ours, ms | theirs, ms | theirs / ours |")
     print("|---|---|---|---|---|---|")
     for name, *models in pairs(arguments.encoder):
         models = [model.to(arguments.device) for model in models]
