@@ -104,11 +104,11 @@ def fit(model: nn.Module, seg: data.SegData, params: RunParams, run_dir: str | P
     steps = max(1, len(train) // params.batch_size) * len(recipe.scales)
     quiet = {} if accelerator.is_main_process else {"disable": True}  # left out: TQDM_DISABLE decides
     bar = tqdm(total=steps * params.epochs, initial=steps * len(history), unit="step", desc=params.model, **quiet)
-    for epoch in range(len(history), params.epochs):
-        start, values, dice = time.perf_counter(), [], history[-1]["val_dice"] if history else 0.0
-        loader = _loader(train, epoch, params, accelerator)
-        net.train()
-        with _explained(params, history, run_dir):
+    with bar, _explained(params, history, run_dir):
+        for epoch in range(len(history), params.epochs):
+            start, values, dice = time.perf_counter(), [], history[-1]["val_dice"] if history else 0.0
+            loader = _loader(train, epoch, params, accelerator)
+            net.train()
             for step, (image, mask) in enumerate(_scaled(loader, recipe.scales, accelerator.device)):
                 rate = lr * (1 - (epoch + step / steps) / params.epochs) ** recipe.poly
                 for group in optimizer.param_groups:
@@ -131,16 +131,14 @@ def fit(model: nn.Module, seg: data.SegData, params: RunParams, run_dir: str | P
             dice, iou = _validate(accelerator, model, seg, params)
             if not math.isfinite(dice):
                 raise FloatingPointError(f"the validation logits are not finite after epoch {epoch + 1}")
-        mean = accelerator.reduce(torch.tensor(np.mean(values), device=accelerator.device).float(), "mean").item()
-        row = {"epoch": epoch + 1, "loss": mean, "val_dice": dice, "val_iou": iou, "lr": rate}
-        history.append({**row, "seconds": time.perf_counter() - start})
-        if accelerator.is_main_process:
-            _save(run_dir, accelerator, model, optimizer, history, params.epochs, seg.logit_channels)
-            if bar.disable:
-                print(
-                    f"epoch {epoch + 1}/{params.epochs}  loss {mean:.4f}  Dice {dice:.4f} (val, per_image)", flush=True
-                )
-    bar.close()
+            mean = accelerator.reduce(torch.tensor(np.mean(values), device=accelerator.device).float(), "mean").item()
+            row = {"epoch": epoch + 1, "loss": mean, "val_dice": dice, "val_iou": iou, "lr": rate}
+            history.append({**row, "seconds": time.perf_counter() - start})
+            if accelerator.is_main_process:
+                _save(run_dir, accelerator, model, optimizer, history, params.epochs, seg.logit_channels)
+                if bar.disable:
+                    text = f"epoch {epoch + 1}/{params.epochs}  loss {mean:.4f}  Dice {dice:.4f} (val, per_image)"
+                    print(text, flush=True)
     accelerator.wait_for_everyone()
     accelerator.unwrap_model(net, keep_fp32_wrapper=False)
     evaluate.load_weights(model, run_dir / "model.safetensors")
@@ -180,15 +178,14 @@ def run(params: RunParams) -> dict:
 
 def _accelerator(params: RunParams) -> Accelerator:
     """An Accelerator for the precision, device and processes asked for; an error where they are not to be had."""
-    device = env.device(params.device)
-    if device.type == "cpu" and params.precision == "fp16":
-        raise RuntimeError("precision 'fp16' needs a GPU and none is in use; use 'no' or 'bf16'")
-    if device.type == "cuda" and params.precision == "bf16" and not torch.cuda.is_bf16_supported():
-        raise RuntimeError(f"precision 'bf16' is not supported by {torch.cuda.get_device_name()}; use 'fp16' or 'no'")
+    cpu = env.device(params.device).type == "cpu"
+    absent = {"fp16": cpu, "bf16": not cpu and not torch.cuda.is_bf16_supported()}
+    if absent.get(params.precision):
+        raise RuntimeError(f"precision {params.precision!r} does not work on this {'CPU' if cpu else 'GPU'}; use 'no'")
     AcceleratorState._reset_state(reset_partial_state=True)  # a notebook may train several times, each in its own way
     # a layer of an encoder that nothing uses would stop plain DDP; finding such at every step costs time and a warning
     kwargs = [DistributedDataParallelKwargs(static_graph=True)]
-    accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision=params.precision, kwargs_handlers=kwargs)
+    accelerator = Accelerator(cpu=cpu, mixed_precision=params.precision, kwargs_handlers=kwargs)
     if params.batch_size % accelerator.num_processes:
         raise ValueError(f"batch_size={params.batch_size} is no multiple of the {accelerator.num_processes} processes")
     return accelerator
@@ -199,10 +196,7 @@ def _same_run(run_dir: Path, params: RunParams) -> None:
     path, new = run_dir / "params.json", params.model_dump()
     if not path.is_file() or not any((run_dir / name).is_file() for name in ("resume.pt", "metrics.json")):
         return
-    try:
-        old = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        raise ValueError(f"{path} is not JSON; delete the run folder or choose another output_dir") from None
+    old = json.loads(path.read_text(encoding="utf-8"))
     differ = [f"{k}: {old.get(k)!r} there, {new[k]!r} asked" for k in new if k not in PLACES and old.get(k) != new[k]]
     if differ:
         raise ValueError(f"{run_dir} holds another run ({'; '.join(differ)}); choose another output_dir or delete it")
@@ -227,8 +221,8 @@ def _loader(train: data.TorchSplit, epoch: int, params: RunParams, accelerator: 
     order = np.random.default_rng([params.seed, epoch]).permutation(len(train)).tolist()
     batches = [order[i + rank : i + size : world] for i in range(0, len(order) - size + 1, size)]
     torch.manual_seed(int(np.random.SeedSequence([params.seed, epoch, rank]).generate_state(1)[0]))  # dropout
-    pin = accelerator.device.type == "cuda"
-    return DataLoader(train, batch_sampler=batches, num_workers=params.workers, pin_memory=pin)
+    cuda = accelerator.device.type == "cuda"
+    return DataLoader(train, batch_sampler=batches, num_workers=params.workers, pin_memory=cuda)
 
 
 def _scaled(loader: DataLoader, scales: Sequence[float], device: torch.device):
