@@ -170,46 +170,46 @@ class _Hadamard(torch.autograd.Function):
         ctx.save_for_backward(*factors)
         product = factors[0].clone()
         for f in factors[1:]:
-            product *= f  # in place: on a CPU a fresh map costs more than its arithmetic
+            product *= f  # in place, here and below: on a CPU a fresh map costs more than its arithmetic
         return product
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad: Tensor) -> tuple[Tensor, ...]:
         factors = ctx.saved_tensors
-        grads = [grad]  # the gradient of factor k is grad times the factors before k (here) and after k (below)
+        grads = [grad]  # that of factor k is grad times the factors before k (this loop) and after k (the next one)
         for f in factors[:-1]:
             grads.append(grads[-1] * f)
-        after = factors[-1]
+        after = factors[-1].clone()
         for k in reversed(range(len(factors) - 1)):
             grads[k] = grads[k].mul_(after) if k else grad * after
-            after = after * factors[k]
+            after *= factors[k]
         return tuple(grads)
 
 
 def _smooth_resized(f: Tensor, theta: nn.Conv2d, size: Sequence[int]) -> Tensor:
     """theta(resize(f, size)), Eqs. 2 and 3 in one, without forming the upsampled map.
 
-    Upsampling mixes pixels and leaves channels alone, and so the channel sums of theta can be taken before it, on the
-    small map. With U the upsampling matrix of one axis and S_y the shift by tap y, zero beyond the border,
+    Upsampling mixes pixels and leaves channels alone, so that the channel sums of theta can be taken before rows are
+    upsampled. With U_y, U_x the upsampling matrices of both axes, S_y the shift by tap y (zero beyond the border) and
+    theta_y row y of the kernel, a 1x3 convolution,
 
-        theta(U f U^T) = sum_yx (S_y U) (theta_yx f) (S_x U)^T + bias
+        theta(U_y f U_x^T) = sum_y (S_y U_y) theta_y(f U_x^T) + bias
 
-    where theta_yx f costs a quarter or less of what it would cost on the large map, and autograd keeps f alone.
+    The convolution runs on a map of h x W in place of H x W, and that one alone is kept for backward.
     """
-    height, width = f.shape[-2:]
-    if size[0] < 2 * height or size[1] < 2 * width:
+    (h, w), (height, width) = f.shape[-2:], size
+    if height < 2 * h or width < 2 * w:
         return theta(resize(f, size))
-    taps = theta.weight.permute(3, 0, 2, 1).flatten(0, 2)[..., None, None]  # (9 c, c, 1, 1), rows ordered x, out, y
-    z = F.conv2d(f, taps).reshape(len(f), 3, -1, 3 * height, width)  # (N, x, c, y h, w)
-    z = _shifted(height, size[0], f) @ z  # (N, x, c, H, w)
-    z = z.permute(0, 2, 3, 1, 4).flatten(3) @ _shifted(width, size[1], f).mT  # (N, c, H, W)
-    return z.add_(theta.bias[:, None, None])
+    rows = theta.weight.permute(0, 2, 1, 3).flatten(0, 1)[:, :, None]  # (c y, c, 1, 3): theta_y for every y
+    z = F.conv2d(f @ _upsampling(w, width, f).mT, rows, padding=(0, 1))  # (N, c y, h, W)
+    up = F.pad(_upsampling(h, height, f), (0, 0, 1, 1))
+    shifted = torch.cat([up[y : y + height] for y in range(3)], 1)  # (H, y h): S_y U_y side by side
+    return (shifted @ z.view(len(f), -1, 3 * h, width)).add_(theta.bias[:, None, None])
 
 
-def _shifted(small: int, large: int, like: Tensor) -> Tensor:
-    """(large, 3 * small): [S_0 U, S_1 U, S_2 U], U the bilinear (align_corners) upsampling from `small` to `large`."""
+def _upsampling(small: int, large: int, like: Tensor) -> Tensor:
+    """(large, small): bilinear upsampling of one axis, align_corners=True, as a matrix: rows of tent functions."""
     axis = partial(torch.arange, dtype=torch.promote_types(like.dtype, torch.float32), device=like.device)
     distance = axis(large)[:, None] * ((small - 1) / (large - 1)) - axis(small)
-    up = F.pad((1 - distance.abs()).relu(), (0, 0, 1, 1))  # tent functions, and a row of zeros beyond either border
-    return torch.cat([up[y : y + large] for y in range(3)], 1).to(like.dtype)
+    return (1 - distance.abs()).relu().to(like.dtype)
