@@ -128,7 +128,8 @@ class StartParams(Params):
 
     seed: Seed = 0
     image_size: Size = 64
-    epochs: Positive = 4
+    encoder: str = Field("tu-test_resnet", description="any smp or timm ('tu-...') encoder; this one is very small")
+    epochs: Positive = 6
     limit: Positive = Field(96, description="training images")
     output_dir: str = "outputs/start_here"
 
@@ -145,11 +146,12 @@ class DataParams(Params):
 
 
 class LessonParams(Params):
-    """20 to 29, the lessons on designs: small tensors, no dataset."""
+    """20 to 29, the lessons on designs: small tensors, short trainings on synthetic images."""
 
     seed: Seed = 0
     image_size: Size = 64
-    encoder: str = "resnet18"
+    encoder: str = Field("tu-test_resnet", description="any smp or timm ('tu-...') encoder; this one is very small")
+    epochs: Positive = Field(5, description="of the short trainings")
     output_dir: str = "outputs/lesson"
 
 
@@ -157,9 +159,10 @@ class CompareParams(Params):
     """40 to 49: what the runs of `models` x `datasets` x `seeds` below `runs_dir` say."""
 
     datasets: Names = ["synthetic"]
-    models: Names = ["unet", "unetpp", "unetv2"]
+    models: Names = Field(["unet", "unetpp", "unetv2"], description="the first is the reference")
     seeds: Seeds = [0]
     runs_dir: str = Field("outputs/quick/runs", description="holds <dataset>/<model>/s<seed>/metrics.json")
+    data_dir: str | None = Field(None, description="folder that holds the downloaded datasets")
     output_dir: str = "outputs/compare"
 
 
