@@ -306,7 +306,7 @@ def test_two_processes_over_torchrun(tmp_path):
     assert len(log(tmp_path)) == 2
 
 
-def test_killed_process_resumes_from_the_command_line(tmp_path):
+def test_a_terminated_process_leaves_a_resumable_folder(tmp_path):
     line, environment = command("--epochs", "60", "--output-dir", str(tmp_path))
     process = subprocess.Popen(line, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     while not (tmp_path / "resume.pt").exists() and process.poll() is None:

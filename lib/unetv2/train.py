@@ -102,8 +102,8 @@ def fit(model: nn.Module, seg: data.SegData, params: RunParams, run_dir: str | P
     history = _resume(run_dir, model, optimizer, accelerator)
     train = data.TorchSplit(seg.train, params.augment, params.seed, binary=seg.logit_channels == 1)
     steps = max(1, len(train) // params.batch_size) * len(recipe.scales)
-    quiet = {} if accelerator.is_main_process else {"disable": True}  # left out: TQDM_DISABLE decides
-    bar = tqdm(total=steps * params.epochs, initial=steps * len(history), unit="step", desc=params.model, **quiet)
+    quiet = not accelerator.is_main_process or bool(os.environ.get("TQDM_DISABLE"))  # tqdm's notebook bar ignores it
+    bar = tqdm(total=steps * params.epochs, initial=steps * len(history), unit="step", desc=params.model, disable=quiet)
     with bar, _explained(params, history, run_dir):
         for epoch in range(len(history), params.epochs):
             start, values, dice = time.perf_counter(), [], history[-1]["val_dice"] if history else 0.0
