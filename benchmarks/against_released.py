@@ -96,13 +96,13 @@ def main() -> int:
         sum(m.square().mean() for m in maps).backward()
     maps = max((a - b).abs().max().item() for a, b in zip(*outputs, strict=True))
     spread = outputs[0][0].std().item()
-    print(f"largest difference of the four maps, training mode: {maps:.2e} (their deviation {spread:.2e})")
+    print(f"four maps, training mode: largest difference {maps:.2e}, deviation {spread:.2e}")
     gradients = {k: p.grad for k, p in ours.named_parameters()}
     pairs = [(p.grad, gradients[our_key(k)]) for k, p in released.named_parameters() if our_key(k)]
     absolute = max((a.reshape(b.shape) - b).abs().max().item() for a, b in pairs)
     # relative per tensor: an absolute bound alone says little where a gradient is small; theirs of norm 0 are skipped
     relative = max(((a.reshape(b.shape) - b).norm() / a.norm()).item() for a, b in pairs if a.norm() > 1e-12)
-    print(f"largest difference of the gradients: {absolute:.2e}; relative, of one tensor: {relative:.2e}")
+    print(f"gradients: largest difference {absolute:.2e}; relative, of one tensor, {relative:.2e}")
     equal = max(logits, maps, absolute) <= TOLERANCE and relative <= 1e-2 and counts[0] - unused == counts[1]
     print(f"{'EQUAL' if equal else 'DIFFERENT'} at a tolerance of {TOLERANCE:g}")
     if args.out:

@@ -93,8 +93,8 @@ def main() -> None:
         write_result(
             args.out,
             command=f"python benchmarks/sdi_speed.py --repeat {args.repeat} --device {args.device} --out FILE",
-            protocol="Eqs. 2-4, forward and backward, (8, 32, 64..8, 64..8), float32; ratio of medians, in turns in one "
-            f"run; {torch.get_num_threads()} threads",
+            protocol=f"Eqs. 2-4, forward and backward, (8, 32, 64..8, 64..8), float32, {torch.get_num_threads()} threads; "
+            "ratio of medians, in turns in one run",
             speed_over_released=speedup,
             kept_over_released=memory,
             kept_bytes=kept,

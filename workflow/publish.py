@@ -1,7 +1,7 @@
 """publish.py CONFIG: copy what is small of a finished `outputs/CONFIG` to `outputs/results/CONFIG`, to be committed.
 
 Kept are: the scores of every run (runs.csv) and its set-up (runs.json), tables and charts of 40_compare, the saved
-figures of 50_figures, and reading copies of the executed notebooks, one of each kind. Whatever shows images of a dataset
+figures of 50_figures, and reading copies of the executed notebooks, one of each kind. What shows images of a dataset
 that may not be shown to others (`may_publish` in data/registry.yaml) stays behind.
 """
 
