@@ -82,7 +82,7 @@ def configure(given: argparse.Namespace) -> Config:
     run = {name: getattr(given, name) for name in ("encoder", "encoder_weights", "image_size", "epochs")}
     run = {name: None if value == "none" else value for name, value in run.items() if value is not None}
     config = Config.make(values)
-    own = {d: {k: v for k, v in fields.items() if k not in run} for d, fields in config.per_dataset.items()}
+    own = {_absolute(d): {k: v for k, v in f.items() if k not in run} for d, f in config.per_dataset.items()}
     datasets = [_absolute(name) for name in config.datasets]
     return config.model_copy(update={"run": config.run | run, "per_dataset": own, "datasets": datasets})
 
@@ -92,23 +92,26 @@ def _absolute(dataset: str) -> str:
     return f"folder:{Path(path).expanduser().resolve()}" if kind == "folder" else dataset
 
 
-def check_names(config: Config) -> None:
-    """ValueError for a dataset, model or encoder that does not exist, before any notebook starts."""
+def names_in(config: Config) -> dict[str, list[str]]:
+    """The datasets, models and encoders that `config` names."""
+    datasets = sorted({*config.datasets, *config.per_dataset})
+    encoders = {config.run_params(name, config.models[0], config.seeds[0]).encoder for name in datasets}
+    return {"dataset": datasets, "model": config.models, "encoder": sorted(encoders)}
+
+
+def check(names: dict[str, list[str]]) -> None:
+    """ValueError for the first of `names` that does not exist. Loads torch and smp, which takes seconds."""
     import segmentation_models_pytorch as smp
     import timm
 
     from unetv2 import data, models
 
-    for name in config.datasets:
-        if name.split(":")[0] not in [*data.names(), "folder"]:
-            raise unknown("dataset", name, [*data.names(), "folder:PATH"])
-        encoder = config.run_params(name, config.models[0], config.seeds[0]).encoder
-        valid = smp.encoders.encoders if not encoder.startswith("tu-") else [f"tu-{n}" for n in timm.list_models()]
-        if encoder not in valid:
-            raise unknown("encoder", encoder, valid)
-    for name in config.models:
-        if name not in models.names():
-            raise unknown("model", name, models.names())
+    encoders = [*smp.encoders.encoders, *(f"tu-{name}" for name in timm.list_models())]
+    valid = {"dataset": [*data.names(), "folder:PATH"], "model": models.names(), "encoder": encoders}
+    for kind, given in names.items():
+        for name in given:
+            if name not in valid[kind] and not (kind == "dataset" and name.split(":")[0] in [*data.names(), "folder"]):
+                raise unknown(kind, name, valid[kind])
 
 
 def choose(config: Config, output: str, only: list[str] | None) -> list[Step]:
@@ -138,8 +141,9 @@ def run(given: argparse.Namespace, more: list[str]) -> int:
     top = Path(given.output or ("/kaggle/working/outputs" if env.on_kaggle() else ROOT / "outputs"))
     base = top.expanduser().resolve() / Path(given.config).stem
     text = yaml.safe_dump(config.model_dump(), sort_keys=False)
-    if not (base / "config.yaml").is_file() or (base / "config.yaml").read_text(encoding="utf-8") != text:
-        check_names(config)
+    checked, names = base / ".checked", names_in(config)
+    if not checked.is_file() or checked.read_text(encoding="utf-8") != repr(names):
+        check(names)
     targets = [target for step in choose(config, str(base), given.only) for target in step.targets()]
     cores = os.cpu_count() or 1
     jobs = config.jobs or min(cores, 4)
@@ -147,6 +151,7 @@ def run(given: argparse.Namespace, more: list[str]) -> int:
     with tempfile.TemporaryDirectory() as temporary:
         place = Path(temporary) if given.dry_run else base
         files.write_text(place / "config.yaml", text)
+        files.write_text(place / ".checked", repr(names))
         with (place / ".lock").open("w") as lock:
             try:  # ours replaces Snakemake's lock, which a kill would leave behind
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -16,4 +16,5 @@ def unknown(kind: str, name: str, valid: Iterable[str]) -> ValueError:
     valid = sorted(valid)
     near = get_close_matches(str(name), valid, n=3, cutoff=0.5)
     hint = f"; did you mean {', '.join(map(repr, near))}?" if near else "."
-    return ValueError(f"unknown {kind} {name!r}{hint} Valid: {', '.join(valid)}")
+    names = ", ".join(valid) if len(valid) <= 40 else f"{len(valid)} names"
+    return ValueError(f"unknown {kind} {name!r}{hint} Valid: {names}")

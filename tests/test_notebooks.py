@@ -1,0 +1,68 @@
+"""Every notebook from end to end, as `./run_all.sh` runs it, with few small images and one epoch; then the solutions."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import papermill
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
+SOLUTIONS = sorted((ROOT / "notebooks" / "solutions").glob("*_solutions.ipynb"))
+CONFIG = {
+    "datasets": ["synthetic"],
+    "models": ["unet", "unetpp", "unetv2"],
+    "seeds": [0],
+    "run": {"image_size": 64, "epochs": 1, "batch_size": 8, "limit": 16},
+    "notebooks": {"10": {"limit": 24, "image_size": 64}},
+}
+
+
+@pytest.fixture(scope="session")
+def house(tmp_path_factory):
+    """The folder of a whole run, and what the door said."""
+    folder = tmp_path_factory.mktemp("run")
+    (folder / "smoke.yaml").write_text(yaml.safe_dump(CONFIG))
+    path = os.pathsep.join([str(ROOT / "lib"), str(ROOT / "workflow")])
+    command = [sys.executable, str(ROOT / "workflow" / "door.py"), "--config", str(folder / "smoke.yaml")]
+    environment = os.environ | {"PYTHONPATH": path, "PWD": str(folder)}
+    done = subprocess.run(
+        [*command, "--output", str(folder)], env=environment, capture_output=True, text=True, timeout=1200
+    )
+    return folder / "smoke", done.stdout + done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("source", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebook_runs_from_end_to_end(source, house):
+    folder, said = house
+    copies = sorted(folder.rglob(source.name))
+    assert len(copies) == (len(CONFIG["models"]) if source.name.startswith("3") else 1), said
+    for copy in copies:
+        code = [c for c in json.loads(copy.read_text())["cells"] if c["cell_type"] == "code"]
+        errors = [o for c in code for o in c["outputs"] if o["output_type"] == "error"]
+        assert not errors, said
+        assert [c["execution_count"] for c in code] == list(range(1, len(code) + 1)), said
+        assert copy.stat().st_size < 2**20, "an executed notebook stays under 1 MB"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("source", SOLUTIONS, ids=lambda path: path.stem)
+def test_solutions_run(source, house, tmp_path):
+    folder, said = house
+    lesson = source.name.replace("_solutions", "")
+    given = next(iter(sorted(folder.rglob(lesson))), None)
+    assert given, said
+    parameters = yaml.safe_load((given.parent / "params.yaml").read_text()) | {"output_dir": str(tmp_path / "out")}
+    papermill.execute_notebook(
+        source,
+        tmp_path / source.name,
+        parameters,
+        kernel_name="python3",
+        progress_bar=False,
+        cwd=source.parent,
+    )
