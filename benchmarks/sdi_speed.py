@@ -87,14 +87,14 @@ def main() -> None:
     memory = {name: k / kept["released"] for name, k in kept.items()}
     for name in forms:
         print(
-            f"{name:10s} speed {speedup[name]:.2f}x the released, keeps {memory[name]:.2f}x ({kept[name] / 1e6:.1f} MB)"
+            f"{name:10s} {speedup[name]:.2f}x the released speed, keeps {memory[name]:.2f}x, {kept[name] / 1e6:.1f} MB"
         )
     if args.out:
         write_result(
             args.out,
             command=f"python benchmarks/sdi_speed.py --repeat {args.repeat} --device {args.device} --out FILE",
-            protocol=f"Eqs. 2-4, forward and backward, (8, 32, 64..8, 64..8), float32, {torch.get_num_threads()} threads; "
-            "ratio of medians, in turns in one run",
+            protocol="Eqs. 2-4, forward and backward, (8, 32, 64..8, 64..8), float32; ratio of medians, in turns in "
+            f"one run; {torch.get_num_threads()} threads",
             speed_over_released=speedup,
             kept_over_released=memory,
             kept_bytes=kept,
