@@ -1,5 +1,6 @@
 """The data room: what a user's files turn into, and what bad files are answered with."""
 
+import itertools
 import os
 
 import cv2
@@ -142,8 +143,6 @@ def test_duplicates_are_found_among_unrelated_pictures(tmp_path):
     facts = [fact(p, i) for i, p in enumerate([*pictures, *again, *others])]
     found = check._duplicates(facts[:60], facts[60:])
     assert len(found) == 5 and all(p.severity == "note" for p in found)
-
-
 
 
 def test_the_check_is_cached_until_a_file_changes(fake_dataset, tmp_path, monkeypatch):
@@ -472,3 +471,20 @@ def test_registry_is_packaged():
     for name in ("registry.yaml", "splits/pranet_test_kvasir.txt"):
         assert os.path.exists(readers.HERE / name), name
     assert yaml.safe_load((readers.HERE / "registry.yaml").read_text())
+
+
+def test_all_eight_orientations_are_drawn_alike():
+    """Flips and quarter turns are independent draws: each of the square's eight symmetries has one chance in eight."""
+    seg = data.load("synthetic", image_size=32, limit=12)
+    plain, drawn = (data.TorchSplit(seg.train, name) for name in ("none", "light"))
+    counts = dict.fromkeys(itertools.product((False, True), range(4)), 0)
+    for epoch in range(40):
+        drawn.set_epoch(epoch)
+        for i in range(len(seg.train)):
+            image, turned = plain[i]["image"], drawn[i]["image"]
+            for flip, turns in counts:
+                if torch.equal(torch.rot90(image.flip(2) if flip else image, turns, (1, 2)), turned):
+                    counts[flip, turns] += 1
+    n = 40 * len(seg.train)
+    assert sum(counts.values()) == n
+    assert all(abs(k - n / 8) < 4 * (n * 7 / 64) ** 0.5 for k in counts.values()), counts

@@ -5,6 +5,7 @@ run changes it. The released U-Net v2 trains its polyp models without any ("none
 """
 
 import os
+import random
 
 import numpy as np
 import torch
@@ -57,8 +58,9 @@ class TorchSplit(torch.utils.data.Dataset):
     def __getitem__(self, i: int) -> dict:
         image, mask = np.array(self.split.images[i]), np.array(self.split.masks[i])
         if self.transform is not None:
-            stream = np.random.SeedSequence([self.seed, int(self.epoch), i])
-            self.transform.set_random_seed(int(stream.generate_state(1)[0]))
+            # one stream for all steps: set_random_seed would give each step the same draws, a flip for both or none
+            rng = np.random.default_rng([self.seed, int(self.epoch), i])
+            self.transform.set_random_state(rng, random.Random(int(rng.integers(2**32))))
             out = self.transform(image=image, mask=mask)
             image, mask = out["image"], out["mask"]
         x = (image.astype(np.float32) * np.float32(1 / 255) - np.float32(MEAN)) / np.float32(STD)
