@@ -1,4 +1,4 @@
-"""Every notebook from end to end, as `./run_all.sh` runs it, with few small images and one epoch; then the solutions."""
+"""Every notebook from end to end, as `./run_all.sh` runs it, with few images and one epoch; then the solutions."""
 
 import json
 import os
@@ -18,7 +18,12 @@ CONFIG = {
     "models": ["unet", "unetpp", "unetv2"],
     "seeds": [0],
     "run": {"image_size": 64, "epochs": 1, "batch_size": 8, "limit": 16},
-    "notebooks": {"10": {"limit": 24, "image_size": 64}},
+    "notebooks": {
+        "00": {"epochs": 1, "limit": 16},
+        "10": {"limit": 24, "image_size": 64},
+        "20": {"epochs": 1},
+        "21": {"epochs": 1},
+    },
 }
 
 
@@ -58,11 +63,5 @@ def test_solutions_run(source, house, tmp_path):
     given = next(iter(sorted(folder.rglob(lesson))), None)
     assert given, said
     parameters = yaml.safe_load((given.parent / "params.yaml").read_text()) | {"output_dir": str(tmp_path / "out")}
-    papermill.execute_notebook(
-        source,
-        tmp_path / source.name,
-        parameters,
-        kernel_name="python3",
-        progress_bar=False,
-        cwd=source.parent,
-    )
+    copy, kernel = tmp_path / source.name, {"kernel_name": "python3", "cwd": source.parent}
+    papermill.execute_notebook(source, copy, parameters, progress_bar=False, **kernel)

@@ -96,7 +96,8 @@ def why(reason: str) -> str:
     """Snakemake's reason to run a step, in a few words; of parameters, the names of those that changed."""
     changed = re.search(r"Params have changed.*before: ('.*'|\".*\") now: ('.*'|\".*\")", reason)
     if not changed:
-        return "not done yet" if reason.startswith("Missing output") else reason.split(":")[0].lower()
+        words = {"Missing output files": "not done yet", "Input files updated by another job": "after what it reads"}
+        return words.get(reason.split(":")[0], reason.split(":")[0].lower())
     before, now = (set(literal_eval(text).splitlines()) for text in changed.groups())
     return "changed: " + ", ".join(sorted({re.split(r"[: ]", line.lstrip("# "))[0] for line in before ^ now}))
 
