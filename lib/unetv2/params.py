@@ -175,5 +175,5 @@ class FigureParams(Params):
     runs_dir: str = Field("outputs/quick/runs", description="holds <dataset>/<model>/s<seed>/model.safetensors")
     data_dir: str | None = Field(None, description="folder that holds the downloaded datasets")
     image_size: Size = 64
-    count: Positive = Field(4, description="images of a figure")
+    count: Positive = Field(2, description="images of a figure; twice as many in the cross-section")
     output_dir: str = "outputs/figures"

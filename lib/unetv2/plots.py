@@ -18,10 +18,14 @@ from matplotlib.figure import Figure
 
 from . import files
 
-__all__ = ["COLOURS", "REGIONS", "STYLE", "contact_sheet", "curves", "grid", "intervals", "overlay", "palette", "save"]
+__all__ = [
+    "COLOURS", "LABELS", "REGIONS", "STYLE", "contact_sheet", "curves", "grid", "intervals", "label", "overlay",
+    "palette", "save",
+]  # fmt: skip
 
 # The set of Okabe and Ito ("Color Universal Design", 2008), which colour-blind readers can tell apart.
 COLOURS = {"unet": "#0072B2", "unetpp": "#E69F00", "unetv2": "#009E73"}
+LABELS = {"unet": "U-Net", "unetpp": "UNet++", "unetv2": "U-Net v2"}
 OTHERS = ("#CC79A7", "#56B4E9", "#D55E00", "#000000", "#999999", "#8C6D31")
 REGIONS = {"found": "#009E73", "invented": "#D55E00", "missed": "#56B4E9"}  # true positive, false positive and negative
 STYLE = {
@@ -35,6 +39,11 @@ def palette(models: Iterable[str]) -> dict[str, str]:
     """Colour of each model: its own in `COLOURS`, else the next of `OTHERS`."""
     others = cycle(OTHERS)
     return {name: COLOURS.get(name) or next(others) for name in dict.fromkeys(models)}
+
+
+def label(model: str) -> str:
+    """Name of a model as its paper writes it (`LABELS`); any other text as it is."""
+    return LABELS.get(model, model)
 
 
 def overlay(image: np.ndarray, truth: np.ndarray, prediction: np.ndarray, strength: float = 0.6) -> np.ndarray:
@@ -81,9 +90,9 @@ def grid(
         caption = captions[i][j] if captions and there else ""
         _picture(axes[i, j], pictures[i][j] if there else None, caption)
     for ax, title in zip(axes[0], columns, strict=False):
-        ax.set_title(title)
+        ax.set_title(label(title))
     for ax, title in zip(axes[:, 0], rows, strict=False):
-        ax.set_ylabel(title)
+        ax.set_ylabel(label(title))
     if legend:
         marks = [mpl.patches.Patch(color=colour, label=name) for name, colour in REGIONS.items()]
         fig.legend(handles=marks, loc="outside lower center", ncols=3)
@@ -117,40 +126,40 @@ def curves(logs: pd.DataFrame, values: dict[str, str], facet: str = "dataset") -
     size = (WIDTH, 2.6 * len(facets))
     fig, axes = plt.subplots(len(facets), len(values), figsize=size, squeeze=False, sharex="row")
     plt.close(fig)
-    for (i, name), (j, (value, label)) in ((a, b) for a in enumerate(facets) for b in enumerate(values.items())):
+    for (i, name), (j, (value, text)) in ((a, b) for a in enumerate(facets) for b in enumerate(values.items())):
         for model, runs in logs[logs[facet] == name].groupby("model", sort=False):
             table = runs.pivot(index="epoch", columns="seed", values=value)
             ends = {"marker": "o"} if len(table) == 1 else {}  # a single epoch would draw nothing
             axes[i, j].plot(table, color=colours[model], linewidth=0.7, alpha=0.5)
-            axes[i, j].plot(table.mean(axis=1), color=colours[model], linewidth=2, label=model, **ends)
-        axes[i, j].set(xlabel="epoch", ylabel=label, title=name if j == 0 and len(facets) > 1 else "")
+            axes[i, j].plot(table.mean(axis=1), color=colours[model], linewidth=2, label=label(model), **ends)
+        axes[i, j].set(xlabel="epoch", ylabel=text, title=name if j == 0 and len(facets) > 1 else "")
     axes[0, -1].legend()
     return fig
 
 
 @mpl.rc_context(STYLE)
 def intervals(
-    table: pd.DataFrame, label: str, zero: bool = True, value="mean_difference", low="ci_low", high="ci_high"
+    table: pd.DataFrame, unit: str, zero: bool = True, value="mean_difference", low="ci_low", high="ci_high"
 ) -> Figure:
     """A dot with its interval for each row of `table`, named by the index and coloured by the column `model`.
 
-    `label`: of the axis; `zero`: draw the line of no difference, with a word on what lies on either side of it.
+    `unit`: label of the axis; `zero`: draw the line of no difference, with a word on what lies on either side of it.
     """
     colours = palette(table["model"])
     fig, ax = plt.subplots(figsize=(WIDTH, 1.1 + 0.34 * len(table)))
     plt.close(fig)
     for y, (_, row) in enumerate(table.iterrows()):
         colour = colours[row["model"]]
-        ax.plot([row[low], row[high]], [y, y], color=colour, linewidth=2.5, solid_capstyle="butt")
-        ax.plot(row[value], y, "o", color=colour, markersize=8, markeredgecolor="white")
+        ax.plot([row[low], row[high]], [y, y], color=colour, linewidth=2, solid_capstyle="butt")
+        ax.plot(row[value], y, "o", color=colour, markersize=5, markeredgecolor="white")
     if zero:
         ax.axvline(0, color="black", linewidth=1)
         reach = 1.1 * max(table[[low, high]].abs().max().max(), 1e-6)
         ax.set(xlim=(-reach, reach))
         ax.set_title("← worse than the reference", loc="left")
         ax.set_title("better than the reference →", loc="right")
-    ax.set(yticks=range(len(table)), ylim=(len(table) - 0.5, -0.5), xlabel=label)
-    ax.set_yticklabels([" · ".join(name) if isinstance(name, tuple) else name for name in table.index])
+    ax.set(yticks=range(len(table)), ylim=(len(table) - 0.5, -0.5), xlabel=unit)
+    ax.set_yticklabels([" · ".join(map(label, n)) if isinstance(n, tuple) else label(n) for n in table.index])
     ax.grid(axis="x", alpha=0.3)
     return fig
 
