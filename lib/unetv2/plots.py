@@ -141,7 +141,7 @@ def curves(logs: pd.DataFrame, values: dict[str, str], facet: str = "dataset") -
 def intervals(
     table: pd.DataFrame, unit: str, zero: bool = True, value="mean_difference", low="ci_low", high="ci_high"
 ) -> Figure:
-    """A dot with its interval for each row of `table`, named by the index and coloured by the column `model`.
+    """A tick on its interval for each row of `table`, named by the index and coloured by the column `model`.
 
     `unit`: label of the axis; `zero`: draw the line of no difference, with a word on what lies on either side of it.
     """
@@ -151,7 +151,7 @@ def intervals(
     for y, (_, row) in enumerate(table.iterrows()):
         colour = colours[row["model"]]
         ax.plot([row[low], row[high]], [y, y], color=colour, linewidth=2, solid_capstyle="butt")
-        ax.plot(row[value], y, "o", color=colour, markersize=5, markeredgecolor="white")
+        ax.plot(row[value], y, "|", color="black", markersize=10, markeredgewidth=1.5)  # hides no interval
     if zero:
         ax.axvline(0, color="black", linewidth=1)
         reach = 1.1 * max(table[[low, high]].abs().max().max(), 1e-6)
