@@ -76,11 +76,11 @@ class SDI(nn.Module):
         combine: Eq. 4. "product" is the paper's. Ablations: "sum", "concat" (concatenation and a 1x1 convolution), and
             "copy", f_i^5 = theta_ii(f_i^2): no level sees another, which is U-Net's skip.
         unit_bias: start the biases of theta_ij, j != i, at 1 in place of near 0. Nothing else changes. By default the
-            product of M factors of standard deviation s < 1 starts with one near s^M: training starts nearly blind. So
+            product of M factors of standard deviation s < 1 starts with one near s^M, and little gradient returns. So
 
                 f_i^5 = theta_ii(f_ii^3) * prod_{j != i} (1 + W_ij f_ij^3)
 
-            starts near theta_ii(f_ii^3), U-Net's own skip, with the full product as its term of highest order.
+            starts at the scale of its first term theta_ii(f_ii^3), U-Net's own skip, and correlated with it.
         shared: one set of theta_j for all target levels i, as the model that the paper's Table 4 counted; the paper's
             Eq. 3 and the released code have a theta_ij for every pair.
 
