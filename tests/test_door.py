@@ -164,6 +164,7 @@ def test_after_a_kill_the_same_command_goes_on(house):
         (["--epochs", "0"], "epochs=0: Input should be greater than or equal to 1"),
         (["--image-size", "3"], "image_size=3"),
         (["--models", "unet", "unet3"], "unknown model 'unet3'; did you mean 'unet"),
+        (["--datasets", "folder:/nowhere"], "/nowhere"),
         (["--datasets", "kvasr"], "unknown dataset 'kvasr'; did you mean 'kvasir'"),
         (["--encoder", "resnet19"], "unknown encoder 'resnet19'; did you mean 'resnet"),
         (["--encoder", "tu-pvt_v3_b2"], "unknown encoder 'tu-pvt_v3_b2'; did you mean 'tu-pvt_v2_b2'"),

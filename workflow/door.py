@@ -100,11 +100,12 @@ def names_in(config: Config) -> dict[str, list[str]]:
 
 
 def check(names: dict[str, list[str]]) -> None:
-    """ValueError for the first of `names` that does not exist. Loads torch and smp, which takes seconds."""
+    """An error for the first of `names` that does not exist or has no files. Loads torch and smp: some seconds."""
     import segmentation_models_pytorch as smp
     import timm
 
     from unetv2 import data, models
+    from unetv2.data import readers
 
     encoders = [*smp.encoders.encoders, *(f"tu-{name}" for name in timm.list_models())]
     valid = {"dataset": [*data.names(), "folder:PATH"], "model": models.names(), "encoder": encoders}
@@ -112,6 +113,9 @@ def check(names: dict[str, list[str]]) -> None:
         for name in given:
             if name not in valid[kind] and not (kind == "dataset" and name.split(":")[0] in [*data.names(), "folder"]):
                 raise unknown(kind, name, valid[kind])
+    for name in names["dataset"]:
+        if name.split(":")[0] not in readers.SYNTHETIC:
+            readers.find(name)
 
 
 def choose(config: Config, output: str, only: list[str] | None) -> list[Step]:

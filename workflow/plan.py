@@ -35,7 +35,8 @@ KINDS = {  # first digit: class of the parameters, folder of an instance below t
     "4": (params.CompareParams, ""),
     "5": (params.FigureParams, "/{dataset}"),
 }
-NOT_TRAINING = {"diagrams", "efficiency", "env", "errors", "files", "params", "plots", "stats"}  # modules that change no training
+# modules that change no training
+NOT_TRAINING = {"diagrams", "efficiency", "env", "errors", "files", "params", "plots", "stats"}
 Text = Annotated[str, Field(min_length=1)]
 
 
