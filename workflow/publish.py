@@ -44,7 +44,6 @@ def reading_copy(notebook: Path) -> str:
     for holder in (nb, *nb.cells):
         for key in ("papermill", "execution", "widgets"):
             holder.metadata.pop(key, None)
-    nb.cells = [cell for cell in nb.cells if "injected-parameters" not in cell.metadata.get("tags", [])]
     return nbformat.writes(nb) + "\n"
 
 

@@ -14,7 +14,6 @@ import ast
 import json
 import math
 import os
-import pickle
 import shutil
 import signal
 import sys
@@ -292,7 +291,7 @@ def _resume(run_dir: Path, model: nn.Module, optimizer, accelerator: Accelerator
             if accelerator.scaler:
                 accelerator.scaler.load_state_dict(state["scaler"])
         return state["history"]
-    except (OSError, RuntimeError, ValueError, KeyError, TypeError, EOFError, pickle.UnpicklingError) as error:
+    except Exception as error:  # on noise the reader may stumble in any way
         reason = (str(error) or type(error).__name__).splitlines()[0][:200]
         raise ValueError(f"the resume checkpoint {path} is corrupt ({reason}); delete it to train again") from None
 
