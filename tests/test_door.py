@@ -212,6 +212,15 @@ def test_configs_name_what_exists(name):
     assert door.choose(config, "outputs", None)
 
 
+def test_data_are_looked_for_before_anything_runs_but_not_in_a_dry_run(house, monkeypatch, capsys, tmp_path):
+    monkeypatch.setenv("DATA_DIR", str(tmp_path))
+    monkeypatch.setattr(door, "NOTEBOOKS", house.notebooks)
+    place = ["--config", str(house.folder / "tiny.yaml"), "--output", str(house.folder / "other")]
+    assert door.main([*place, "--datasets", "kvasir"]) == 2
+    assert "dataset 'kvasir' was not found" in capsys.readouterr().err
+    assert house("--datasets", "kvasir", "--dry-run")[0] == 0
+
+
 def test_overrides_win_over_the_config_and_its_datasets():
     config = door.configure(door.options("--config paper --image-size 128 --encoder-weights none --seeds 7".split()))
     params = config.run_params("pranet", "unet", 7)
