@@ -1,5 +1,6 @@
 """The drawings show what the networks compute."""
 
+import matplotlib as mpl
 import pytest
 
 from unetv2 import diagrams, models, nested
@@ -44,3 +45,17 @@ def test_every_link_is_drawn():
     figure = diagrams.draw(designs, columns=2, focus=1)
     for ax, design in zip(figure.axes, designs, strict=True):
         assert len(ax.patches) == len(design.links)
+
+
+def test_nested_drawing_shows_every_link_and_greys_what_a_head_does_not_need():
+    model = nested.NestedUNet(filters=(1, 1, 1, 1))
+    whole, one = diagrams.nested({"all heads": model, "head 1": model}, keep=[[3, 2, 1], [1]]).axes[:2]
+    links = [kind for _, inputs in model.graph for _, kind in inputs]
+    pale = mpl.colors.to_rgba(diagrams.PALE)
+    assert len(whole.patches) == len(one.patches) == len(links)
+    assert not any(arrow.get_edgecolor() == pale for arrow in whole.patches)
+    # head 1 needs X^{0,0}, X^{1,0} and X^{0,1}: one pooling, one upsampling, one skip
+    assert sum(arrow.get_edgecolor() != pale for arrow in one.patches) == 3
+    assert [text.get_text() for text in one.texts if text.get_color() != diagrams.PALE] == [
+        "$X^{0,0}$", "$X^{1,0}$", "$X^{0,1}$",
+    ]  # fmt: skip

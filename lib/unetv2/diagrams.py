@@ -2,24 +2,27 @@
 
 A row is a level, the finest on top. Grey squares: the encoder, going down; white squares: the decoder, going up.
 Between them, in the design's colour of `plots.COLOURS`, all that the skip computes and every link that belongs to it.
+`nested` draws the UNet++ family as its papers do: nodes X^{i,j}, three kinds of links, heads, and what pruning removes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patches import FancyArrowPatch
 
 from .models import NestedSkip, UnetV2
-from .nested import graph
+from .nested import NestedUNet, graph, needed
 from .plots import COLOURS, STYLE, WIDTH
 
-__all__ = ["Design", "draw", "family", "of"]
+__all__ = ["LINKS", "Design", "draw", "family", "nested", "of"]
 
-GREY, FADED = "#777777", 0.22
+GREY, FADED, PALE = "#777777", 0.22, "#D5D5D5"
+LINKS = {"down": ("#0072B2", "--"), "up": ("#D55E00", "-"), "skip": ("black", ":")}  # told apart without colour, too
 Node = tuple[str, int, int]  # ("f" encoder | "x" skip | "y" decoder, level from 1, column)
 
 
@@ -110,4 +113,47 @@ def draw(designs: Sequence[Design], columns: int = 3, focus: int | None = None, 
         ax.axis("off")
     for design, ax in zip(designs, axes.flat, strict=False):
         _draw(design, ax, focus)
+    return fig
+
+
+def _nested(model: NestedUNet, ax: Axes, keep: Sequence[int]) -> None:
+    kept = {node for node, _ in needed(model.graph, keep)}
+    for (i, j), inputs in model.graph:
+        for (a, b), kind in inputs:
+            colour, line = LINKS[kind] if (i, j) in kept else (PALE, LINKS[kind][1])
+            bend = -0.4 / (j - b) - 0.1 if kind == "skip" and j - b > 1 else 0  # over the nodes between
+            style = dict(arrowstyle="-|>", mutation_scale=7, shrinkA=10, shrinkB=10, connectionstyle=f"arc3,rad={bend}")
+            ax.add_patch(FancyArrowPatch((a + 2 * b, -a), (i + 2 * j, -i), color=colour, linestyle=line, **style))
+        face, ink = ("black", "white") if i == 0 and j in keep else ("white" if j else "#DDDDDD", "black")
+        face, ink, edge = (face, ink, "black") if (i, j) in kept else ("white", PALE, PALE)
+        box = {"boxstyle": "circle,pad=0.1", "facecolor": face, "edgecolor": edge}
+        ax.text(i + 2 * j, -i, f"$X^{{{i},{j}}}$", size=7.5, ha="center", va="center", color=ink, bbox=box)
+    last = model.config["depth"]
+    ax.set(xlim=(-0.6, 2 * last + 0.6), ylim=(-last - 0.45, 0.45 + 0.2 * last))
+    ax.axis("off")
+
+
+@mpl.rc_context(STYLE)
+def nested(
+    models: Mapping[str, NestedUNet], keep: Sequence[Sequence[int]] | None = None, columns: int = 2, height: float = 2.7
+) -> Figure:
+    """Members of the UNet++ family, by title, from each one's `graph`; black nodes carry a head.
+
+    `keep`: for each model the j of the heads in use; what these do not need is pale. None: all heads.
+    """
+    rows = -(-len(models) // columns)
+    fig, axes = plt.subplots(rows, columns, figsize=(WIDTH, height * rows + 0.3), squeeze=False)
+    plt.close(fig)
+    for ax in axes.flat[len(models) :]:
+        ax.axis("off")
+    keep = keep or [model.columns for model in models.values()]
+    for ax, (title, model), heads in zip(axes.flat, models.items(), keep, strict=False):
+        _nested(model, ax, heads)
+        ax.set_title(title)
+    names = {"down": "pooling", "up": "upsampling", "skip": "skip"}
+    marks = [Line2D([], [], color=LINKS[k][0], linestyle=LINKS[k][1], label=name) for k, name in names.items()]
+    faces = {"#DDDDDD": "encoder", "white": "decoder", "black": "with a head"}
+    dot = dict(marker="o", linestyle="", markersize=9, markeredgecolor="black")
+    marks += [Line2D([], [], markerfacecolor=face, label=name, **dot) for face, name in faces.items()]
+    fig.legend(handles=marks, loc="outside lower center", ncols=6, handletextpad=0.4, columnspacing=1.4)
     return fig
