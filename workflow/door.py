@@ -96,7 +96,7 @@ def names_in(config: Config) -> dict[str, list[str]]:
     """The datasets, models and encoders that `config` names."""
     datasets = sorted({*config.datasets, *config.per_dataset})
     encoders = {config.run_params(name, config.models[0], config.seeds[0]).encoder for name in datasets}
-    return {"dataset": datasets, "model": config.models, "encoder": sorted(encoders)}
+    return {"dataset": datasets, "model": [*config.models, *config.family], "encoder": sorted(encoders)}
 
 
 def check(names: dict[str, list[str]]) -> None:

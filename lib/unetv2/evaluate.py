@@ -141,7 +141,8 @@ def load_run(run_dir: str | Path, weights_dir: str | None = None) -> tuple[nn.Mo
             classes = int(file.metadata()["classes"])
     except (SafetensorError, TypeError, KeyError) as error:
         raise ValueError(f"{path} is damaged ({error}); delete its run folder and train again") from None
-    model = models.build(params.model, params.encoder, classes=classes, weights_dir=weights_dir)
+    own = {"width": params.width, "batchnorm": params.batchnorm}
+    model = models.build(params.model, params.encoder, classes=classes, weights_dir=weights_dir, **own)
     return load_weights(model, path).eval(), params
 
 

@@ -9,6 +9,7 @@ in [0, 1], a multi-class one int64 (N, H, W) with 0 = background. Losses are com
 | `paper`               | cross-entropy + soft Dice       | halved at each level: .533, .267, .133, .067   |
 | `released`            | structure loss, as the code ran | the two finest, 1 each                         |
 | `released-as-written` | structure loss, as PraNet wrote | the two finest, 1 each                         |
+| `unetpp`              | `nested.hybrid`, form "code"    | 1 each, as UNet++ has it                       |
 
 The U-Net v2 paper names no loss. Its ISIC trainer used cross-entropy + 1.5 soft Dice over the batch, background left
 out, with the halved weights (they sum to 1 and let the finest map, the one that is evaluated, dominate); we keep that
@@ -22,10 +23,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .errors import unknown
+from .nested import hybrid
 
 __all__ = ["NAMES", "ce_dice_loss", "make", "structure_loss"]
 
-NAMES = ("paper", "released", "released-as-written")
+NAMES = ("paper", "released", "released-as-written", "unetpp")
 
 
 def ce_dice_loss(logits: Tensor, mask: Tensor, smooth: float = 1.0) -> Tensor:
@@ -71,22 +73,24 @@ def make(name: str, classes: int) -> Callable[[Tensor | Sequence[Tensor], Tensor
     """
     if name not in NAMES:
         raise unknown("loss", name, NAMES)
-    if name != "paper" and classes != 1:
+    if name.startswith("released") and classes != 1:
         raise ValueError(f"recipe {name!r} is defined for one foreground class, not {classes} channels; use 'paper'")
 
     def one(logits: Tensor, mask: Tensor) -> Tensor:
         logits = logits.float()
         if logits.shape[-2:] != mask.shape[-2:]:
             logits = F.interpolate(logits, mask.shape[-2:], mode="bilinear", align_corners=False)
-        if name == "paper":
-            return ce_dice_loss(logits, mask)
-        return structure_loss(logits, mask, as_written=name == "released-as-written")
+        if name.startswith("released"):
+            return structure_loss(logits, mask, as_written=name == "released-as-written")
+        return ce_dice_loss(logits, mask) if name == "paper" else hybrid(logits, mask)
 
     def loss(outputs: Tensor | Sequence[Tensor], mask: Tensor) -> Tensor:
         maps = [outputs] if isinstance(outputs, Tensor) else list(outputs)
-        if name != "paper":
+        if name.startswith("released"):
             rest = sum(0 * m.sum() for m in maps[2:])  # several processes wait for a gradient of every head, even of 0
             return sum(one(m, mask) for m in maps[:2]) + rest
+        if name == "unetpp":
+            return sum(one(m, mask) for m in maps)
         halved = [0.5**i / (2 - 0.5 ** (len(maps) - 1)) for i in range(len(maps))]
         return sum(w * one(m, mask) for w, m in zip(halved, maps, strict=True))
 

@@ -25,6 +25,8 @@ from segmentation_models_pytorch.encoders import get_encoder
 from torch import Tensor, nn
 
 from .errors import unknown
+from .nested import WIDE, NestedUNet
+from .nested_smp import NestedUnetPlusPlus, UpsampledUnet
 from .sdi import SDI, Attention, Combine
 
 __all__ = ["NestedSkip", "UnetV2", "build", "from_pretrained", "load_encoder", "names", "with_sdi"]
@@ -298,12 +300,30 @@ _UNETV2 = {  # name -> options of UnetV2: the same encoder, decoder and heads, a
 }
 
 
+_TMI = {  # name -> options of NestedUNet: UNet++'s own networks, without a pretrained encoder
+    **{f"tmi-unet-l{d}": {"member": "unet", "depth": d} for d in (1, 2, 3, 4)},
+    "tmi-unet-wide": {"member": "unet", "filters": WIDE},
+    "tmi-unet-e": {"member": "unet-e"},
+    "tmi-unet+": {"member": "unet+"},
+    "tmi-unet++": {},
+    "tmi-unet++-nods": {"deep_supervision": False},
+    "tmi-unet++-l2": {"depth": 2},
+    "tmi-unet++-l3": {"depth": 3},
+}
+
 _PYRAMID = [a for a in smp.MODEL_ARCHITECTURES_MAPPING if a not in ("dpt", "pspnet", "deeplabv3")]
+
+_FILLED = {  # smp's decoders over an encoder whose missing stride-2 level is filled: the U-Net v2 paper's baselines
+    "smp-unet+stride2": UpsampledUnet,
+    "smp-unetplusplus+stride2": partial(NestedUnetPlusPlus, upsample_first=True, deep_supervision=False),
+    "smp-unetplusplus+ds": partial(NestedUnetPlusPlus, upsample_first=True),
+}
 
 
 def names() -> list[str]:
-    """All names that `build` takes: U-Net v2 with its controls, then smp's architectures, plain and with SDI."""
-    return [*_UNETV2, *(f"smp-{arch}" for arch in _PYRAMID), *(f"smp-{arch}+sdi" for arch in _PYRAMID)]
+    """All names that `build` takes: U-Net v2 and its controls, UNet++'s own family ("tmi-", from the article in IEEE
+    TMI), smp's architectures plain, with SDI, with a filled stride-2 level and, UNet++, with deep supervision."""
+    return [*_UNETV2, *_TMI, *(f"smp-{a}" for a in _PYRAMID), *(f"smp-{a}+sdi" for a in _PYRAMID), *_FILLED]
 
 
 def build(
@@ -314,19 +334,32 @@ def build(
     in_channels: int = 3,
     weights_dir: str | Path | None = None,
     deep_supervision: bool = True,
-) -> SegmentationModel:
-    """The model of that name: "unet", "unetpp", "unetv2", an ablation, "smp-ARCH" or "smp-ARCH+sdi"; see `names`.
+    width: int = 32,
+    batchnorm: bool = False,
+) -> nn.Module:
+    """The model of that name: "unet", "unetpp", "unetv2", an ablation, "tmi-unet++", "smp-ARCH+sdi", ...; see `names`.
 
     Args:
+        encoder: for all but the tmi- models, which have their own.
         encoder_weights: "imagenet" or None. With `weights_dir` they come from that folder and not from the hub.
-        deep_supervision: for the models that have it; smp's own have one output.
+        deep_supervision: for U-Net v2 and its controls; the other names say whether they have it.
+        width: of the tmi- models, filters of the finest level; 32 in the article.
+        batchnorm: of the tmi- models, batch normalisation in place of the article's dropout. Learns in a tenth of the
+            steps (see 43_unetpp_study); adds 2 parameters per filter.
 
     Raises:
-        ValueError: an unknown name or encoder, damaged weights.
+        ValueError: an unknown name or encoder, damaged weights, pretrained weights for a tmi- model.
         FileNotFoundError, OSError: weights that are not in the folder or cannot be downloaded.
     """
     if name not in names():
         raise unknown("model", name, names())
+    if name in _TMI:
+        if encoder_weights is not None:
+            raise ValueError(f"{name} has no pretrained encoder: use encoder_weights=None (null in a config)")
+        options = dict(_TMI[name])
+        filters = [k * width // 32 for k in options.pop("filters", (32, 64, 128, 256, 512))]
+        options |= {"norm": batchnorm, "dropout": 0.0 if batchnorm else 0.5}
+        return NestedUNet(in_channels=in_channels, classes=classes, filters=filters, **options)
     from_folder = encoder_weights is not None and weights_dir is not None
     if from_folder and in_channels != 3:
         raise ValueError(f"weights from a folder are for images of 3 channels, not {in_channels}")
@@ -338,6 +371,8 @@ def build(
     )
     if name in _UNETV2:
         model = UnetV2(**settings, **_UNETV2[name], deep_supervision=deep_supervision)
+    elif name in _FILLED:
+        model = _FILLED[name](**settings)
     elif name.endswith("+sdi"):
         model = with_sdi(name[4:-4], **settings)
     else:

@@ -12,7 +12,18 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from .errors import unknown
 
-__all__ = ["CompareParams", "DataParams", "FigureParams", "LessonParams", "Params", "RunParams", "StartParams", "slug"]
+__all__ = [
+    "CompareParams",
+    "DataParams",
+    "EfficiencyParams",
+    "FigureParams",
+    "LessonParams",
+    "Params",
+    "RunParams",
+    "StartParams",
+    "StudyParams",
+    "slug",
+]
 
 Positive = Annotated[int, Field(ge=1)]
 Size = Annotated[int, Field(ge=32, description="side of the square input, pixels")]
@@ -101,13 +112,15 @@ class RunParams(Params):
     encoder: str = Field("resnet18", description="any smp or timm ('tu-...') encoder; the paper's is tu-pvt_v2_b2")
     encoder_weights: Literal["imagenet"] | None = Field(None, description="pretrained weights, or None: random")
     weights_dir: str | None = Field(None, description="folder of <encoder>.safetensors, read in place of a download")
+    width: Positive = Field(32, description="filters of the finest level of the tmi- models; others have an encoder")
+    batchnorm: bool = Field(False, description="of the tmi- models: batch normalisation in place of dropout")
     data_dir: str | None = Field(None, description="folder that holds the downloaded datasets")
     output_dir: str = Field("outputs/runs/last", description="run folder")
     seed: Seed = 0
     image_size: Size = 64
     epochs: int = Field(6, ge=1)
     batch_size: Positive = 16
-    recipe: Literal["paper", "released"] = "paper"
+    recipe: Literal["paper", "released", "unetpp"] = "paper"
     lr: float | None = Field(None, gt=0, description="peak learning rate; None: the recipe's")
     augment: Literal["none", "light", "strong"] = "light"
     limit: Positive | None = Field(None, description="at most so many images per split; None: all")
@@ -164,6 +177,18 @@ class CompareParams(Params):
     runs_dir: str = Field("outputs/quick/runs", description="holds <dataset>/<model>/s<seed>/metrics.json")
     data_dir: str | None = Field(None, description="folder that holds the downloaded datasets")
     output_dir: str = "outputs/compare"
+
+
+class StudyParams(CompareParams):
+    """43_unetpp_study: what UNet++'s own studies say on these runs of its family."""
+
+    models: Names = Field(["tmi-unet-l4", "tmi-unet++"], description="of the family; the first is the reference")
+
+
+class EfficiencyParams(Params):
+    """42_efficiency: what each model costs, counted and timed."""
+
+    output_dir: str = "outputs/efficiency"
 
 
 class FigureParams(Params):

@@ -64,6 +64,9 @@ RECIPES = {
     # The released polyp code as it runs: its decay (x 0.1 every 200 epochs) is never reached in 99. Deviations: the
     # best epoch is chosen on validation (there: on the test sets); images are augmented unless augment="none".
     "released": Recipe(torch.optim.AdamW, 1e-4, 1e-4, 0.0, None, 0.5, (0.75, 1.0, 1.25)),
+    # UNet++ (TMI): Adam 3e-4, constant; the hybrid loss, 1 per head. Its code has 1e-3 and an L2 penalty instead, and
+    # both stop early on validation: here the best epoch is kept, and the epochs are given.
+    "unetpp": Recipe(torch.optim.Adam, 3e-4, 0.0, 0.0, None, None, (1.0,)),
 }
 
 
@@ -160,7 +163,9 @@ def run(params: RunParams) -> dict:
     set_seed(params.seed)
     weights_dir = env.weights_dir(params.weights_dir)
     name, encoder, weights = params.model, params.encoder, params.encoder_weights
-    model = models.build(name, encoder, weights, classes=seg.logit_channels, weights_dir=weights_dir)
+    options = {"classes": seg.logit_channels, "weights_dir": weights_dir}
+    options |= {"width": params.width, "batchnorm": params.batchnorm}
+    model = models.build(name, encoder, weights, **options)
     fitted = fit(model, seg, params)
     result = {key: getattr(params, key) for key in ("dataset", "model", "seed")}
     result |= {"best_epoch": fitted["best_epoch"], "val_dice": fitted["val_dice"]}
@@ -195,7 +200,7 @@ def _same_run(run_dir: Path, params: RunParams) -> None:
     path, new = run_dir / "params.json", params.model_dump()
     if not path.is_file() or not any((run_dir / name).is_file() for name in ("resume.pt", "metrics.json")):
         return
-    old = json.loads(path.read_text(encoding="utf-8"))
+    old = RunParams().model_dump() | json.loads(path.read_text(encoding="utf-8"))  # what is newer than the run: default
     differ = [f"{k}: {old.get(k)!r} there, {new[k]!r} asked" for k in new if k not in PLACES and old.get(k) != new[k]]
     if differ:
         raise ValueError(f"{run_dir} holds another run ({'; '.join(differ)}); choose another output_dir or delete it")

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pooch
+from PIL import Image
 
 from ..files import atomic
 from . import synthetic
@@ -29,7 +30,7 @@ class Split:
     ids: list[str]
     images: np.ndarray
     masks: np.ndarray
-    pairs: list[Pair] | None = field(default=None, repr=False)  # None: synthetic
+    pairs: list[Pair] | None = field(default=None, repr=False)  # None: synthetic images, or tiles
     values: tuple[int, ...] | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
@@ -61,6 +62,9 @@ def load(
 ) -> SegData:
     """Dataset `name` at `image_size` x `image_size` pixels (aspect squashed, as the papers do).
 
+    A set that the registry marks with `tiles` (ISBI 2012: thirty images of 512 x 512) is cut into tiles of that size
+    instead, evenly spaced and overlapping as little as it takes to cover the image; each counts as an image.
+
     Args:
         name: see `names()`; `folder:PATH` for your own data; `synthetic:contrast=0.8,hair=0` turns `synthetic.Knobs`.
         data_dir: folder that holds the datasets; else the environment's DATA_DIR, else the repository's `data`.
@@ -86,9 +90,11 @@ def load(
     train, val = (source.train, source.val) if source.val else draw(source.train, val_fraction, split_seed)
 
     def part(pairs):
+        if source.tiles:
+            pairs = [pair for whole in pairs for pair in _tiles(whole, image_size)]
         if limit and limit < len(pairs):
             pairs = draw(pairs, limit / len(pairs), split_seed)[1]
-        return _decoded(pairs, source.values, image_size, cache / _file_name(name))
+        return _decoded(pairs, source.values, image_size, cache / _file_name(name), source.tiles)
 
     tests = {key: part(pairs) for key, pairs in source.tests.items()}
     return SegData(name, source.classes, part(train), part(val), tests)
@@ -109,9 +115,22 @@ def _file_name(name: str) -> str:
     return "".join(c if c.isalnum() else "-" for c in name)[-40:]
 
 
-def _decoded(pairs: list[Pair], values, size: int, stem: Path) -> Split:
+def _tiles(pair: Pair, size: int) -> list[Pair]:
+    """The tiles of an image; the id of each ends in @x,y, its top left corner."""
+    with Image.open(pair.image) as image:
+        sides = image.size
+    if min(sides) < size:
+        raise ValueError(f"{pair.image} of {sides[0]} x {sides[1]} pixels cannot be cut into tiles of {size}")
+    xs, ys = (np.linspace(0, side - size, -(-side // size)).round().astype(int).tolist() for side in sides)
+    return [Pair(f"{pair.id}@{x},{y}", *pair[1:]) for y in ys for x in xs]
+
+
+def _decoded(pairs: list[Pair], values, size: int, stem: Path, tiles: bool) -> Split:
     def decode(pair):
         image, mask = read_image(pair.image), read_mask(pair.mask, values)
+        if tiles:
+            x, y = map(int, pair.id.rpartition("@")[2].split(","))
+            return image[y : y + size, x : x + size], mask[y : y + size, x : x + size]
         return resize(image, size), resize(mask, size, mask=True)
 
     def rows():
@@ -120,7 +139,7 @@ def _decoded(pairs: list[Pair], values, size: int, stem: Path) -> Split:
                 yield from pool.map(decode, pairs[i : i + 64])
 
     path = stem.with_name(f"{stem.name}-{size}-{fingerprint(pairs, values)}.npy")
-    return Split([p.id for p in pairs], *_arrays(path, len(pairs), size, rows), pairs, values)
+    return Split([p.id for p in pairs], *_arrays(path, len(pairs), size, rows), None if tiles else pairs, values)
 
 
 def _arrays(path: Path, n: int, size: int, rows) -> tuple[np.ndarray, np.ndarray]:

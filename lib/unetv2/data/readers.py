@@ -41,6 +41,7 @@ class Source:
     val: list[Pair] | None  # None: to be carved from train
     tests: dict[str, list[Pair]]
     problems: Problems = field(default_factory=list)
+    tiles: bool = False  # few large images, cut into tiles instead of resized
 
     @property
     def pairs(self) -> list[Pair]:
@@ -86,7 +87,7 @@ def find(name: str, data_dir: str | Path | None = None) -> Source:
             f"dataset {name!r} is a test set ({entry['title']}) and cannot be trained on: train on 'pranet', "
             f"and its scores on {name!r} come with it where the files are present"
         )
-    source = Source(name, tuple(entry["classes"]), None, [], None, {})
+    source = Source(name, tuple(entry["classes"]), None, [], None, {}, tiles=entry.get("tiles", False))
     for part in entry["split"].get("join", [name]):
         try:
             pairs, problems = _scan(part, root)
