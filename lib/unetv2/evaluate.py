@@ -6,7 +6,8 @@ the polyps of one hospital, tested on another's).
 
 import argparse
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 
 import cv2
@@ -20,25 +21,25 @@ from torch import nn
 from . import data, env, files, metrics, models
 from .params import RunParams
 
-__all__ = ["confusion", "foreground", "labels", "load_run", "load_weights", "predict", "print_summary", "score"]
+__all__ = [
+    "confusion", "enlarge", "foreground", "infer", "labels", "load_run", "load_weights", "predict", "print_summary",
+    "score",
+]  # fmt: skip
 
 
-def predict(
-    model: nn.Module, split: data.Split, batch_size: int = 16, device=None, indices: Sequence[int] | None = None
-) -> Iterator[np.ndarray]:
-    """Logits of each image of `split`, float32 (C, S, S), in its order (or that of `indices`), one at a time.
+def infer(model: nn.Module, images: Iterable[np.ndarray], batch_size: int = 16, device=None) -> Iterator[np.ndarray]:
+    """Logits, float32 (C, S, S), of each of `images`, uint8 (S, S, 3) RGB, in their order.
 
-    Runs in eval mode on `device` (default: where the model is) and leaves the model in the mode it had.
+    Takes from `images` as it goes, a batch ahead, so that they may be a generator over more than memory holds. Runs in
+    eval mode on `device` (default: where the model is) and leaves the model in the mode it had.
     """
-    device = device or next(model.parameters()).device
-    indices = range(len(split)) if indices is None else indices
+    device, images = device or next(model.parameters()).device, iter(images)
     mean, std = (torch.tensor(v, dtype=torch.float32, device=device)[:, None, None] for v in (data.MEAN, data.STD))
     training = model.training
     model.to(device).eval()
     try:
-        for start in range(0, len(indices), batch_size):
-            images = np.stack([split.images[i] for i in indices[start : start + batch_size]])
-            x = torch.from_numpy(images).to(device).movedim(-1, 1).float() / 255
+        while batch := list(islice(images, batch_size)):
+            x = torch.from_numpy(np.stack(batch)).to(device).movedim(-1, 1).float() / 255
             with torch.inference_mode():
                 logits = model((x - mean) / std)
             yield from logits.float().cpu().numpy()
@@ -46,15 +47,30 @@ def predict(
         model.train(training)
 
 
-def labels(logits: np.ndarray) -> np.ndarray:
-    """Class ids uint8 (S, S) of logits (C, S, S): p >= 0.5 for one channel, the largest for several."""
-    return (logits[0] >= 0 if len(logits) == 1 else logits.argmax(0)).astype(np.uint8)
+def predict(
+    model: nn.Module, split: data.Split, batch_size: int = 16, device=None, indices: Sequence[int] | None = None
+) -> Iterator[np.ndarray]:
+    """`infer` on the images of `split`, in its order or that of `indices`."""
+    indices = range(len(split)) if indices is None else indices
+    return infer(model, (split.images[i] for i in indices), batch_size, device)
+
+
+def labels(logits: np.ndarray, threshold: float = 0.5) -> np.ndarray:
+    """Class ids uint8 (h, w) of logits (C, h, w): p >= `threshold` for one channel, the largest for several."""
+    cut = np.float32(np.log(threshold / (1 - threshold)))
+    return (logits[0] >= cut if len(logits) == 1 else logits.argmax(0)).astype(np.uint8)
+
+
+def enlarge(logits: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Logits (C, h, w) at `size` = (height, width), bilinear."""
+    if logits.shape[1:] == tuple(size):
+        return logits
+    return np.stack([cv2.resize(z, size[::-1], interpolation=cv2.INTER_LINEAR) for z in logits])
 
 
 def foreground(logits: np.ndarray, size: tuple[int, int] | None = None) -> np.ndarray:
-    """Probabilities (K, h, w) of the foreground classes; logits enlarged (bilinear) to `size` = (h, w) first."""
-    if size and logits.shape[1:] != tuple(size):
-        logits = np.stack([cv2.resize(z, size[::-1], interpolation=cv2.INTER_LINEAR) for z in logits])
+    """Probabilities (K, h, w) of the foreground classes; logits brought to `size` = (h, w) first."""
+    logits = enlarge(logits, size) if size else logits
     if len(logits) == 1:
         return 1 / (1 + np.exp(-np.clip(logits, -80, 80)))
     e = np.exp(logits - logits.max(0))

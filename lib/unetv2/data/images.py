@@ -1,34 +1,37 @@
 """Opening image and mask files, of any size and format, as uint8 arrays.
 
 Pillow decodes, since OpenCV returns a half grey picture for a truncated JPEG without an error. Orientation tags (EXIF)
-are ignored, because a mask has none.
+are ignored beside a mask, because it has none.
 """
 
 from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 __all__ = ["read_image", "read_mask", "read_raw_mask", "resize", "to_classes"]
 
 
-def _open(path: Path) -> Image.Image:
+def _open(path: Path, upright: bool = False) -> Image.Image:
     try:
         image = Image.open(path)
         image.load()
-    except (OSError, SyntaxError, ValueError) as error:  # Pillow raises all three for broken files
+        image = ImageOps.exif_transpose(image) if upright else image
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # all may come of broken files
         raise ValueError(f"cannot read {path}: {error}; replace the file or take it out of the dataset") from None
     return image
 
 
-def read_image(path: Path) -> np.ndarray:
+def read_image(path: Path, upright: bool = False) -> np.ndarray:
     """uint8 (h, w, 3) RGB; more than 8 bits per channel are stretched to the file's own range.
 
+    With `upright` turned as the file's orientation tag says, as viewers show it.
+
     Raises:
-        ValueError: the file is broken, truncated or not an image.
+        ValueError: the file is broken, truncated, not an image, or has more pixels than Pillow takes (179 million).
     """
-    image = _open(path)
+    image = _open(path, upright)
     if image.mode[0] in "IF":
         values = np.asarray(image, np.float32)
         values = (values - values.min()) * (255 / max(np.ptp(values), 1e-9))

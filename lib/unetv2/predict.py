@@ -1,0 +1,225 @@
+"""Masks of images that have none: `python -m unetv2.predict RUN_DIR IMAGES --output FOLDER`.
+
+An image is brought to the run's image size and normalised as in training; the logits are brought back to the image's
+own size before they are cut, so that edges are smooth. Orientation tags (EXIF) are followed: mask and overlay lie as a
+viewer shows the image. Of animations and stacks the first picture counts.
+
+Memory: the model, one batch at the run's image size, and one image at its own size at a time: 24 megapixels take about
+MEMORY. An image that is to be drawn on is read twice rather than kept.
+"""
+
+import argparse
+import json
+import os
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from . import env, evaluate, files
+from .data.images import read_image, resize
+from .export import META
+
+__all__ = ["Predicted", "load", "outline", "predict"]
+
+# Okabe and Ito's colours, the ones that are seen on skin and mucosa first
+COLOURS = ((240, 228, 66), (86, 180, 233), (0, 158, 115), (204, 121, 167), (230, 159, 0), (0, 114, 178), (213, 94, 0))
+
+
+class Predicted(NamedTuple):
+    """What `predict` did: the masks that were written, and the files that were left out with the reason."""
+
+    masks: list[Path]
+    failed: dict[Path, str]
+
+
+class _OnnxModel(nn.Module):
+    """An exported file as a module: the run's model as far as `evaluate.infer` can tell."""
+
+    def __init__(self, path: Path) -> None:
+        import onnxruntime
+
+        super().__init__()
+        try:
+            self.session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+            self.meta = json.loads(self.session.get_modelmeta().custom_metadata_map[META])
+        except Exception as error:  # onnxruntime's errors have no common class
+            raise ValueError(f"{path} is no ONNX file that unetv2.export wrote ({str(error)[:200]})") from None
+        shape = self.session.get_inputs()[0].shape
+        if len(shape) != 4 or shape[1] != 3 or "batch" not in self.meta["free"]:
+            raise ValueError(f"{path} takes {shape}, not any number of colour images")
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.from_numpy(self.session.run(["logits"], {"image": x.numpy()})[0])
+
+
+def load(run: str | Path) -> tuple[nn.Module, int]:
+    """The model of a run folder or of an ONNX file of `unetv2.export`, and its image size.
+
+    Raises:
+        FileNotFoundError, ValueError: as `evaluate.load_run`; the file is damaged or not from `unetv2.export`.
+    """
+    run = Path(run).absolute() if Path(run).exists() else env.path(run)
+    if run.is_file():
+        model = _OnnxModel(run)
+        return model, model.meta["size"][0]
+    model, params = evaluate.load_run(run)
+    return model, params.image_size
+
+
+def predict(
+    run: str | Path | tuple[nn.Module, int],
+    images: str | Path | Sequence[str | Path],
+    output: str | Path,
+    *,
+    batch_size: int = 16,
+    device: str = "auto",
+    threshold: float | None = None,
+    overlay: bool = False,
+    probability: bool = False,
+    overwrite: bool = False,
+) -> Predicted:
+    """Write a mask for each image: `output`/<folders>/<name>_mask.png, 0 and 255, or class ids for several classes.
+
+    Args:
+        run: a run folder, an ONNX file of `unetv2.export`, or a model with the side of its square input.
+        images: files and folders; folders with all that is in them, hidden files left out. <folders> are those below
+            what all of them have in common; <name> keeps its ending where two would get the same one.
+        threshold: of the probability, for one class; default 0.5. Of several classes the most probable one counts.
+        overlay: also <name>_overlay.png, the image with the mask's outline, a colour for each class.
+        probability: also <name>_probability.png, 0 to 255; of several classes one file for each, _probability1.png, ...
+        overwrite: replace files that are there; by default that is an error before anything is written.
+
+    Files that cannot be read as images are left out and reported; `Predicted.failed` holds the reason.
+
+    Raises:
+        FileNotFoundError: no such run or image, or a folder without files.
+        ValueError: a damaged run or one of another model; an output among the inputs, or there already; an option out
+            of range.
+        OSError: the output cannot be written.
+        RuntimeError: the device is not there.
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch_size={batch_size} must be at least 1")
+    if threshold is not None and not 0 < threshold < 1:
+        raise ValueError(f"threshold={threshold} must lie between 0 and 1")
+    model, size = run if isinstance(run, tuple) else load(run)
+    if isinstance(model, _OnnxModel) and device == "cuda":
+        raise ValueError("an ONNX file runs on the CPU here: use device 'auto' or 'cpu', or the run folder")
+    place = torch.device("cpu") if isinstance(model, _OnnxModel) else env.device(device)
+    stems = _stems([images] if isinstance(images, str | Path) else images, Path(output).expanduser().absolute())
+    there = [path for path in map(_mask, stems.values()) if path.exists()]
+    if there and not overwrite:
+        first = f"{len(there)} of {len(stems)} masks are there already, as {there[0]}"
+        first = f"{len(there)} of {len(stems)} masks are there already, as {there[0]}"
+        raise ValueError(f"{first}; replace them with --overwrite, or choose another output folder")
+    done, waiting = Predicted([], {}), deque()
+
+    def opened() -> Iterator[np.ndarray]:
+        for path in tqdm(stems, unit="image", disable=bool(os.environ.get("TQDM_DISABLE"))):
+            try:
+                image = read_image(path, upright=True)
+            except ValueError as error:
+                done.failed[path] = str(error)
+                continue
+            waiting.append((path, image.shape[:2]))
+            yield resize(image, size)
+
+    for small in evaluate.infer(model, opened(), batch_size, place):
+        path, shape = waiting.popleft()
+        if len(small) > 1 and threshold is not None:
+            raise ValueError(f"threshold={threshold} is for one class; of {len(small)} the most probable counts")
+        logits, stem = evaluate.enlarge(small, shape), stems[path]
+        ids = evaluate.labels(logits, threshold or 0.5)
+        if overlay:
+            _write(_mask(stem, "overlay"), outline(read_image(path, upright=True), ids))
+        if probability:
+            maps = evaluate.foreground(logits)
+            for k, p in enumerate(maps, 1):
+                _write(_mask(stem, f"probability{k if len(maps) > 1 else ''}"), (255 * p).round().astype(np.uint8))
+        _write(_mask(stem), ids if len(logits) > 1 else 255 * ids)
+        done.masks.append(_mask(stem))
+    return done
+
+
+def outline(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """`image` (h, w, 3) uint8 with the outline of each class of `mask` (h, w), coloured on black, on a copy."""
+    picture, width = image.copy(), max(1, round(max(image.shape) / 250))
+    for k in np.unique(mask[mask > 0]).tolist():
+        edges, _ = cv2.findContours((mask == k).astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+        for colour, thickness in (((0, 0, 0), 2 * width + 1), (COLOURS[(k - 1) % len(COLOURS)], width)):
+            cv2.drawContours(picture, edges, -1, colour, thickness)
+    return picture
+
+
+def _mask(stem: Path, what: str = "mask") -> Path:
+    return stem.with_name(f"{stem.name}_{what}.png")
+
+
+def _write(path: Path, picture: np.ndarray) -> None:
+    with files.atomic(path) as temporary:
+        Image.fromarray(picture).save(temporary, "PNG", compress_level=1)
+
+
+def _stems(images: Sequence[str | Path], output: Path) -> dict[Path, Path]:
+    """Each file to be read -> the path of its outputs, without their ending."""
+    found, tops = {}, []
+    for path in (Path(image).expanduser().absolute() for image in images):
+        if not path.exists():
+            raise FileNotFoundError(f"no such image or folder: {path}")
+        tops.append(path if path.is_dir() else path.parent)
+        inside = (p for p in sorted(path.rglob("*")) if not any(part[0] == "." for part in p.relative_to(path).parts))
+        new = [p for p in inside if p.is_file()] if path.is_dir() else [path]
+        if not new:
+            raise FileNotFoundError(f"no files in {path}: name a folder of images")
+        if output == tops[-1] or path in output.parents:
+            raise ValueError(f"the output folder {output} is among the images; choose another, outside of {tops[-1]}")
+        found |= dict.fromkeys(new)
+    if output.exists() and not output.is_dir():
+        raise ValueError(f"the output {output} is a file: name a folder")
+    top = os.path.commonpath(tops)
+    stems = {path: output / path.relative_to(top).with_suffix("") for path in found}
+    same = Counter(stems.values())
+    return {path: stem if same[stem] == 1 else stem.with_name(path.name) for path, stem in stems.items()}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command `python -m unetv2.predict`: status 1 if a file was left out."""
+    parser = argparse.ArgumentParser(
+        prog="python -m unetv2.predict",
+        description="Masks of images by a trained run: FOLDER/<name>_mask.png, 0 and 255, or class ids.",
+        epilog="example: python -m unetv2.predict outputs/runs/last photos --output masks --overlay",
+    )
+    parser.add_argument("run", help="folder that unetv2.train wrote, or an ONNX file of unetv2.export")
+    parser.add_argument("images", nargs="+", help="images, or folders of them (with all sub-folders)")
+    parser.add_argument("--output", required=True, metavar="FOLDER", help="where the masks go, in the same sub-folders")
+    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
+    parser.add_argument("--threshold", type=float, help="of the probability, for one class (default: 0.5)")
+    parser.add_argument("--overlay", action="store_true", help="also the image with the outline of its mask")
+    parser.add_argument("--probability", action="store_true", help="also the probability, 0 to 255")
+    parser.add_argument("--overwrite", action="store_true", help="replace masks that are there (default: stop)")
+    args = vars(parser.parse_args(argv))
+    try:
+        done = predict(args.pop("run"), args.pop("images"), args.pop("output"), **args)
+    except KeyboardInterrupt:
+        raise SystemExit("interrupted; the masks that are there are whole") from None
+    except (MemoryError, torch.OutOfMemoryError):
+        raise SystemExit(f"error: out of memory; lower --batch-size (now {args['batch_size']})") from None
+    except (ValueError, OSError, RuntimeError) as error:
+        raise SystemExit(f"error: {error}") from None
+    print(f"{len(done.masks)} masks written")
+    if done.failed:
+        lines = [f"  {reason}" for reason in done.failed.values()]
+        raise SystemExit(f"{len(lines)} files left out:\n" + "\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()
