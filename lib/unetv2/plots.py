@@ -24,8 +24,15 @@ __all__ = [
 ]  # fmt: skip
 
 # The set of Okabe and Ito ("Color Universal Design", 2008), which colour-blind readers can tell apart.
-COLOURS = {"unet": "#0072B2", "unetpp": "#E69F00", "unetv2": "#009E73"}
-LABELS = {"unet": "U-Net", "unetpp": "UNet++", "unetv2": "U-Net v2"}
+COLOURS = {
+    "unet": "#0072B2", "unetpp": "#E69F00", "unetv2": "#009E73", "tmi-unet-l4": "#0072B2", "tmi-unet++": "#E69F00",
+}  # fmt: skip
+LABELS = {
+    "unet": "U-Net", "unetpp": "UNet++", "unetv2": "U-Net v2",
+    "tmi-unet-wide": "wide U-Net", "tmi-unet-e": "U-Net$^e$", "tmi-unet+": "UNet+", "tmi-unet++": "UNet++",
+    "tmi-unet++-nods": "UNet++ without supervision", "tmi-unet++-l2": "UNet++ L2", "tmi-unet++-l3": "UNet++ L3",
+    **{f"tmi-unet-l{d}": f"U-Net L{d}" for d in (1, 2, 3, 4)},
+}  # fmt: skip
 OTHERS = ("#CC79A7", "#56B4E9", "#D55E00", "#000000", "#999999", "#8C6D31")
 REGIONS = {"found": "#009E73", "invented": "#D55E00", "missed": "#56B4E9"}  # true positive, false positive and negative
 STYLE = {
