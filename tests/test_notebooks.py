@@ -23,6 +23,7 @@ CONFIG = {
         "10": {"limit": 24, "image_size": 64},
         "20": {"epochs": 1},
         "21": {"epochs": 1},
+        "22": {"epochs": 1, "image_size": 32, "encoder": "tu-test_resnet"},
     },
 }
 
