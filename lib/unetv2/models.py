@@ -158,9 +158,9 @@ class UnetV2(SegmentationModel):
         features = self.encoder(x)
         decoded = self.decoder(features)
         heads = [self.segmentation_head, *(self.supervision_heads if self.training else ())]
-        scale = x.shape[-1] / decoded[0].shape[-1]
+        scale = x.shape[-1] // decoded[0].shape[-1]
         masks = [
-            self.activation(F.interpolate(head(y), scale_factor=scale, mode="bilinear"))
+            self.activation(F.interpolate(head(y), [n * scale for n in y.shape[-2:]], mode="bilinear"))
             for head, y in zip(heads, decoded, strict=False)
         ]
         masks = masks if self.training and len(self.supervision_heads) else masks[0]
