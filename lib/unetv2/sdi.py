@@ -205,7 +205,7 @@ def _smooth_resized(f: Tensor, theta: nn.Conv2d, size: Sequence[int]) -> Tensor:
     z = F.conv2d(f @ _upsampling(w, width, f).mT, rows, padding=(0, 1))  # (N, c y, h, W)
     up = F.pad(_upsampling(h, height, f), (0, 0, 1, 1))
     shifted = torch.cat([up[y : y + height] for y in range(3)], 1)  # (H, y h): S_y U_y side by side
-    return (shifted @ z.view(f.shape[0], -1, 3 * h, width)).add_(theta.bias[:, None, None])
+    return (shifted @ z.reshape(f.shape[0], -1, 3 * h, width)).add_(theta.bias[:, None, None])
 
 
 def _upsampling(small: int, large: int, like: Tensor) -> Tensor:
