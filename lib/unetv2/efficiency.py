@@ -1,0 +1,396 @@
+"""What a model costs: parameters, multiply-adds (MACs), memory and time, for every model by the same rule.
+
+`table` is the fair comparison, and `python -m unetv2.efficiency --help` its command. `counters` shows a model as each
+of the counters behind Table 4 of the U-Net v2 paper (arXiv:2311.17791) sees it, `as_released` in the form that they met
+there, `groups` where in a model arithmetic, traffic and time are.
+"""
+
+import argparse
+import copy
+import importlib
+import logging
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode, flop_registry
+from torch.utils.module_tracker import ModuleTracker
+
+from . import env, files, models
+from .errors import unknown
+from .sdi import SDI
+
+__all__ = ["as_released", "counters", "groups", "kept", "macs", "measure", "peaks", "readable", "table", "unfused"]
+
+Precision = Literal["no", "fp16", "bf16"]
+WARM_UP = 3  # turns before the clock counts
+PROTOCOL = (
+    "One process, models in turns, each turn in the reverse order of the last, {warm_up} turns of warm-up, then "
+    "{repeats}; synchronised; median with 10th and 90th percentile. MACs: torch.utils.flop_counter / 2, one image, "
+    "eval mode (matrix products, convolutions, attention; nothing elementwise). Kept: bytes per image that autograd "
+    "holds for backward in train mode at batch 2, each storage once, without parameters. Ratios are to the first model "
+    "in the same turn. Absolute times and peak memory (weights, activations, in training gradients; no optimizer) on a "
+    "GPU alone. Latency: batch 1; throughput: batch {batch}; input 3 x size x size, random weights, precision "
+    "{precision}"
+)
+
+
+def macs(model: nn.Module, x: Tensor) -> int:
+    """Multiply-adds of one forward pass in eval mode: what torch's flop counter counts, halved. Keeps the mode."""
+    with _mode(model, train=False), torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model(x)
+    return counter.get_total_flops() // 2
+
+
+def kept(model: nn.Module, x: Tensor) -> int:
+    """Bytes that a forward pass in train mode keeps for backward, each storage once, without the parameters."""
+    own = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    storages = {}
+
+    def note(t: Tensor) -> Tensor:
+        storages[t.untyped_storage().data_ptr()] = t.untyped_storage()  # held, so that no address is used twice
+        return t
+
+    with _mode(model, train=True), torch.autograd.graph.saved_tensors_hooks(note, lambda t: t):
+        result = model(x)
+    del result
+    return sum(s.nbytes() for address, s in storages.items() if address not in own)
+
+
+def measure(model: str | nn.Module, image_size: int = 256, **options: Any) -> dict[str, Any]:
+    """The row of one model, by name or a module: `table` with one model and one size; `options` are its own."""
+    named = [model] if isinstance(model, str) else {type(model).__name__: model}
+    return table(named, [image_size], **options)[0]
+
+
+def table(
+    chosen: Sequence[str] | Mapping[str, nn.Module],
+    image_sizes: Sequence[int] = (256,),
+    *,
+    encoder: str = "resnet18",
+    batch: int = 8,
+    device: str = "auto",
+    precision: Precision = "no",
+    repeats: int = 20,
+) -> list[dict[str, Any]]:
+    """A row for each size and model; the first model is the reference of all ratios. `PROTOCOL` says how it measures.
+
+    Args:
+        chosen: names of `models.names()`, built with `encoder` and random weights, or modules of your own by name. A
+            module takes (N, 3, H, W) in [0, 1) and is left on `device`, its mode and weights as they were.
+        batch: of the throughput.
+        precision: "no" is float32; "fp16", "bf16" run in autocast, as training does.
+        repeats: turns that are timed; 0: count only.
+
+    Returns:
+        keys model, image_size, params, macs, kept_bytes; latency_ratio, throughput_ratio, and on a GPU latency_ms,
+        images_per_s, peak_inference_bytes and peak_training_bytes. Times are [median, p10, p90].
+
+    Raises:
+        ValueError: an unknown name; a model that fails at a size; a precision that the device does not have.
+        RuntimeError: "cuda" without a working GPU.
+    """
+    place = env.device(device)
+    _check_precision(place, precision)
+    built = chosen if isinstance(chosen, Mapping) else {name: models.build(name, encoder) for name in chosen}
+    rows = []
+    for size in image_sizes:
+        x = torch.rand(max(batch, 2), 3, size, size, device=place)
+        with torch.autocast(place.type, {"fp16": torch.float16}.get(precision, torch.bfloat16), precision != "no"):
+            block = [_count(name, model, x) for name, model in built.items()]
+            if repeats:
+                _time(block, built, x[:batch], repeats)
+        rows += block
+    return rows
+
+
+def _check_precision(device: torch.device, precision: str) -> None:
+    if precision not in ("no", "fp16", "bf16"):
+        raise unknown("precision", precision, ["no", "fp16", "bf16"])
+    if device.type == "cpu" and precision == "fp16":
+        raise ValueError("precision 'fp16' is for a GPU: use 'bf16' or 'no' on a CPU")
+    if device.type == "cuda" and precision == "bf16" and not torch.cuda.is_bf16_supported(False):
+        raise ValueError(f"{torch.cuda.get_device_name()} does not compute in 'bf16': use 'fp16' or 'no'")
+
+
+def _count(name: str, model: nn.Module, x: Tensor) -> dict[str, Any]:
+    """What needs no clock; the first pass, so a model that does not fit the input fails here."""
+    row = {"model": name, "image_size": x.shape[-1], "params": sum(p.numel() for p in model.parameters())}
+    try:
+        if x.is_cuda:
+            row |= _peaks_of(model, x)
+        model.to(x.device)
+        return row | {"macs": macs(model, x[:1]), "kept_bytes": kept(model, x[:2]) // 2}
+    except Exception as error:  # whatever a user's own module raises
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ValueError(
+            f"{name} fails on an input of {tuple(x[:2].shape)}: {reason}; choose another image size or a smaller batch"
+        ) from error
+
+
+def _peaks_of(model: nn.Module, x: Tensor) -> dict[str, int]:
+    """Peak bytes on the GPU: this model's weights and all it allocates, whatever else lies there."""
+    model.cpu()
+    before = torch.cuda.memory_allocated()
+    model.to(x.device)
+    found = {}
+    for phase, train in (("inference", False), ("training", True)):
+        torch.cuda.reset_peak_memory_stats()
+        with _mode(model, train), torch.set_grad_enabled(train):
+            output = model(x)
+            if train:
+                sum(t.float().mean() for t in _tensors(output)).backward()
+        del output
+        found[f"peak_{phase}_bytes"] = torch.cuda.max_memory_allocated() - before
+        model.zero_grad()
+    return found
+
+
+def _time(rows: list[dict[str, Any]], built: Mapping[str, nn.Module], x: Tensor, repeats: int) -> None:
+    """Add the times of all models at one size to their rows."""
+    with ExitStack() as stack, torch.no_grad():
+        for model in built.values():
+            stack.enter_context(_mode(model, train=False))
+        one, many = (_turns([partial(model, b) for model in built.values()], repeats, x.device) for b in (x[:1], x))
+    for row, t_one, t_many in zip(rows, one, many, strict=True):
+        row |= {"latency_ratio": _spread(t_one / one[0]), "throughput_ratio": _spread(many[0] / t_many)}
+        if x.is_cuda:
+            row |= {"latency_ms": _spread(1e3 * t_one), "images_per_s": _spread(len(x) / t_many)}
+
+
+def _turns(calls: Sequence[Callable[[], None]], repeats: int, device: torch.device) -> np.ndarray:
+    """Seconds of each call in each turn, (calls, repeats): interleaved, so that a busy moment hits all alike."""
+    wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
+    seconds = np.zeros((len(calls), WARM_UP + repeats))
+    for turn in range(WARM_UP + repeats):
+        for k in sorted(range(len(calls)), reverse=turn % 2 == 1):
+            wait()
+            start = time.perf_counter()
+            calls[k]()
+            wait()
+            seconds[k, turn] = time.perf_counter() - start
+    return seconds[:, WARM_UP:]
+
+
+def _spread(values: np.ndarray) -> list[float]:
+    return [float(np.percentile(values, q)) for q in (50, 10, 90)]
+
+
+def _tensors(output: Any) -> Iterator[Tensor]:
+    """The tensors in what a model returns: a tensor, or any nest of lists, tuples and dicts."""
+    if isinstance(output, Tensor):
+        yield output
+    elif isinstance(output, (list, tuple, dict)):
+        for part in output.values() if isinstance(output, dict) else output:
+            yield from _tensors(part)
+
+
+@contextmanager
+def _mode(model: nn.Module, train: bool) -> Iterator[None]:
+    """Train or eval mode inside; afterwards the modes and buffers (running statistics) as they were."""
+    modes = {m: m.training for m in model.modules()}
+    buffers = {b: b.clone() for b in model.buffers()} if train else {}
+    model.train(train)
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+        with torch.no_grad():
+            for buffer, value in buffers.items():
+                buffer.copy_(value)
+
+
+def readable(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """`rows` of `table` for the eye: M, G, MB (1e6 bytes), and medians with [p10, p90]. Empty columns are left out."""
+    scales = {"params": ("parameters, M", 1e6), "macs": ("MACs = FLOPs/2, G", 1e9), "kept_bytes": ("kept, MB", 1e6)}
+    scales |= {f"peak_{p}_bytes": (f"peak {p}, MB", 1e6) for p in ("inference", "training")}
+    times = {"latency_ratio": "latency, ratio", "throughput_ratio": "throughput, ratio"}
+    times |= {"latency_ms": "latency, ms", "images_per_s": "images/s"}
+    lines = {}
+    for row in rows:
+        line = {title: f"{row[key] / unit:.2f}" for key, (title, unit) in scales.items() if key in row}
+        spread = {title: "{:.2f} [{:.2f}, {:.2f}]".format(*row[key]) for key, title in times.items() if key in row}
+        lines[row["image_size"], row["model"]] = line | spread
+    return pd.DataFrame(lines).T.rename_axis(["size", "model"])
+
+
+# What the counters of Table 4 see
+
+
+class _AsReleased(nn.Module):
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = copy.deepcopy(model)
+        for sdi in (m for m in self.model.modules() if isinstance(m, SDI)):
+            sdi.forward = sdi.equations
+
+    def forward(self, x: Tensor) -> Any:
+        self.model.training = True  # of this one module: all heads run, every layer keeps its mode
+        return self.model(x)
+
+
+def as_released(model: models.UnetV2) -> nn.Module:
+    """A copy of a U-Net v2 that computes the same in the released code's steps, because counters react to those.
+
+    Eqs. 2-4 with a resize and a convolution module for every pair of levels (`SDI.equations`), and all heads in eval
+    mode too.
+    """
+    return _AsReleased(model)
+
+
+@contextmanager
+def unfused(model: nn.Module) -> Iterator[nn.Module]:
+    """`model` with timm's attention as two matrix products and a softmax, inside the `with`; the same result."""
+    flags = {m: m.fused_attn for m in model.modules() if hasattr(m, "fused_attn")}
+    try:
+        for module in flags:
+            module.fused_attn = False
+        yield model
+    finally:
+        for module, flag in flags.items():
+            module.fused_attn = flag
+
+
+def counters(model: nn.Module, x: Tensor) -> dict[str, float]:
+    """`model` on `x` as four counters see it. Operations are "FLOPs" as each prints them; torch's are FLOPs / 2.
+
+    torch, fvcore_eval, fvcore_train, thop: operations; thop_params: the parameters that it counts. fvcore gets unfused
+        attention, since it skips the fused one; thop its own rule of nn.LayerNorm for timm's subclass, which it skips.
+    info_params_bytes, info_outputs_bytes, info_input_bytes: the three terms of torchinfo's memory estimate.
+
+    Raises:
+        ModuleNotFoundError: fvcore, thop or torchinfo is not installed (requirements.txt has them).
+    """
+    import thop
+    import torchinfo
+    from fvcore.nn import FlopCountAnalysis
+
+    logging.getLogger("fvcore").setLevel(logging.ERROR)
+    found: dict[str, float] = {"torch": macs(model, x)}
+    with unfused(model):
+        for mode in ("eval", "train"):
+            with _mode(model, mode == "train"), torch.no_grad():
+                found[f"fvcore_{mode}"] = FlopCountAnalysis(model, x).tracer_warnings("none").total()
+    rules = thop.profile.__globals__["register_hooks"]
+    norms = {type(m): rules[nn.LayerNorm] for m in model.modules() if isinstance(m, nn.LayerNorm)}
+    found["thop"], found["thop_params"] = thop.profile(copy.deepcopy(model), (x,), norms, verbose=False)
+    info = torchinfo.summary(model, input_data=x, mode="eval", verbose=0)
+    return found | {
+        "info_params_bytes": info.total_param_bytes,
+        "info_outputs_bytes": info.total_output_bytes,
+        "info_input_bytes": info.total_input,
+    }
+
+
+# Where it goes
+
+
+class _Traffic(TorchDispatchMode):
+    """FLOPs, bytes read and written, and seconds of every operation, added up by the innermost group it runs in."""
+
+    def __init__(self, names: Sequence[str], device: torch.device) -> None:
+        super().__init__()
+        self.names = sorted(names, key=len, reverse=True)
+        self.wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
+        self.tracker, self.sums = ModuleTracker(), defaultdict(lambda: np.zeros(3))
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        self.wait()
+        start = time.perf_counter()
+        result = func(*args, **kwargs)
+        self.wait()
+        elapsed = time.perf_counter() - start
+        running = {parent.partition(".")[2] for parent in self.tracker.parents}
+        name = next((n for n in self.names if n in running), "other")
+        count = flop_registry.get(func._overloadpacket, lambda *_, **__: 0)
+        moved = 0 if func.is_view else sum(t.numel() * t.element_size() for t in _tensors([args, kwargs, result]))
+        self.sums[name] += count(*args, **kwargs, out_val=result), moved, elapsed
+        return result
+
+
+def groups(model: nn.Module, x: Tensor, names: Sequence[str], repeats: int = 5) -> pd.DataFrame:
+    """A forward pass in eval mode by groups of layers: macs, bytes, intensity (FLOPs per byte), median seconds.
+
+    `names`: submodules, as "encoder"; an operation counts for the innermost of them that it runs in, else for "other".
+    Bytes: what each operation reads and writes, as if nothing stayed in a cache between two of them.
+
+    Raises:
+        ValueError: a name that the model does not have.
+    """
+    known = dict(model.named_modules())
+    for name in names:
+        if name not in known:
+            raise unknown("group of layers", name, (n for n in known if n.count(".") < 2 and n))
+    runs = []
+    with _mode(model, train=False), torch.no_grad():
+        for _ in range(1 + repeats):
+            with (traffic := _Traffic(names, x.device)), traffic.tracker:
+                model(x)
+            runs.append(traffic.sums)
+    rows = {}
+    for name in [n for n in [*names, "other"] if n in traffic.sums]:
+        flops, moved, seconds = np.median([run[name] for run in runs[1:]], axis=0)
+        rows[name] = {"macs": flops / 2, "bytes": moved, "intensity": flops / max(moved, 1), "seconds": seconds}
+    return pd.DataFrame(rows).T
+
+
+def peaks(device: torch.device, size: int = 1024, megabytes: int = 128, repeats: int = 10) -> tuple[float, float]:
+    """The roof of `device` in float32, measured: FLOP/s of a (size, size) matrix product, bytes/s of a large copy."""
+    a, source = torch.rand(size, size, device=device), torch.rand(megabytes * 250_000, device=device)
+    target = torch.empty_like(source)
+    product, moved = _turns([lambda: a @ a, lambda: target.copy_(source)], repeats, device)
+    return 2 * size**3 / float(np.median(product)), 2 * 4 * source.numel() / float(np.median(moved))
+
+
+def _module(spec: str) -> nn.Module:
+    """The module that "package:factory" makes."""
+    package, _, factory = spec.partition(":")
+    try:
+        made = getattr(importlib.import_module(package), factory)()
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(f"--module {spec!r}: {error}; give package:factory, a function without arguments") from error
+    if not isinstance(made, nn.Module):
+        raise ValueError(f"--module {spec!r} gives a {type(made).__name__}, not an nn.Module")
+    return made
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser("python -m unetv2.efficiency", description="What models cost, side by side.")
+    parser.add_argument("--models", nargs="+", default=["unet", "unetpp", "unetv2", "smp-unet"], metavar="NAME")
+    parser.add_argument("--module", nargs="+", default=[], metavar="PACKAGE:FACTORY", help="models of your own")
+    parser.add_argument("--encoder", default="tu-pvt_v2_b2")
+    parser.add_argument("--sizes", nargs="+", type=int, default=[256, 352])
+    parser.add_argument("--batch", type=int, default=8, help="of the throughput")
+    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
+    parser.add_argument("--precision", choices=["no", "fp16", "bf16"], default="no")
+    parser.add_argument("--repeats", type=int, default=20, help="timed turns; 0: count only")
+    parser.add_argument("--out", type=Path, help="also write the result to this JSON file")
+    a = parser.parse_args(arguments)
+    try:
+        chosen = {name: models.build(name, a.encoder) for name in a.models} | {s: _module(s) for s in a.module}
+        options = {"batch": a.batch, "device": a.device, "precision": a.precision, "repeats": a.repeats}
+        rows = table(chosen, a.sizes, **options)
+    except (ValueError, RuntimeError) as error:
+        raise SystemExit(f"error: {error}") from None
+    print(readable(rows).to_string())
+    if a.out:
+        command = f"python -m unetv2.efficiency --models {' '.join(a.models)}" + " --module".join(["", *a.module])
+        command += f" --encoder {a.encoder} --sizes {' '.join(map(str, a.sizes))} --batch {a.batch} --device {a.device}"
+        command += f" --precision {a.precision} --repeats {a.repeats} --out FILE"
+        protocol = PROTOCOL.format(warm_up=WARM_UP, **options)
+        files.write_result(a.out, command=command, protocol=protocol, encoder=a.encoder, rows=rows)
+
+
+if __name__ == "__main__":
+    main()
