@@ -385,8 +385,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise SystemExit(f"error: {error}") from None
     print(readable(rows).to_string())
     if a.out:
-        command = f"python -m unetv2.efficiency --models {' '.join(a.models)}" + " --module".join(["", *a.module])
-        command += f" --encoder {a.encoder} --sizes {' '.join(map(str, a.sizes))} --batch {a.batch} --device {a.device}"
+        own = f" --module {' '.join(a.module)}" if a.module else ""
+        command = f"python -m unetv2.efficiency --models {' '.join(a.models)}{own} --encoder {a.encoder}"
+        command += f" --sizes {' '.join(map(str, a.sizes))} --batch {a.batch} --device {a.device}"
         command += f" --precision {a.precision} --repeats {a.repeats} --out FILE"
         protocol = PROTOCOL.format(warm_up=WARM_UP, **options)
         files.write_result(a.out, command=command, protocol=protocol, encoder=a.encoder, rows=rows)

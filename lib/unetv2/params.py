@@ -188,6 +188,16 @@ class StudyParams(CompareParams):
 class EfficiencyParams(Params):
     """42_efficiency: what each model costs, counted and timed."""
 
+    seed: Seed = 0
+    models: Names = Field(["unet", "unetpp", "unetv2", "smp-unet"], description="the first is the reference")
+    encoder: str = Field("tu-test_resnet", description="of the live part; any smp or timm ('tu-...') encoder")
+    image_sizes: Annotated[list[Size], Field(min_length=2)] = [64, 128, 192]
+    batch_sizes: Annotated[list[Positive], Field(min_length=2)] = [1, 4, 8]
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Literal["no", "fp16", "bf16"] = Field("no", description="mixed precision; 'no' is float32")
+    repeats: Positive = Field(9, description="timed turns")
+    table4_encoder: str = Field("tu-pvt_v2_b2", description="of the audit of Table 4; the paper's")
+    table4_size: Size = Field(256, description="of the audit of Table 4; the paper's")
     output_dir: str = "outputs/efficiency"
 
 

@@ -1,0 +1,160 @@
+"""What models cost: the paper's Table 4 to its printed digits, counts done by hand, and errors that help."""
+
+import json
+
+import pytest
+import torch
+from torch import nn
+
+from unetv2 import efficiency, models
+
+SMALL = "tu-test_resnet"
+X = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+
+
+def tiny() -> nn.Module:
+    return nn.Sequential(nn.Conv2d(3, 8, 3, padding=1, bias=False), nn.ReLU(), nn.Conv2d(8, 1, 1, bias=False))
+
+
+def printed(seen: dict, *parts: str) -> float:
+    """torchinfo's estimate, as a reader adds up the rounded lines that it prints."""
+    return sum(round(seen[f"info_{part}_bytes"] / 1e6, 2) for part in parts)
+
+
+@pytest.mark.parametrize(
+    "name, params, operations, megabytes",
+    [("smp-unet+stride2", 28_149_009, 8.433, 478.82), ("smp-unetplusplus+stride2", 29_864_977, 19.121, 607.31)],
+)
+def test_table_4_baselines(name, params, operations, megabytes):
+    """U-Net v2 paper, Table 4: fvcore in train mode; torchinfo's parameters and outputs, without the input."""
+    model = models.build(name, "tu-pvt_v2_b2")
+    seen = efficiency.counters(model, torch.rand(1, 3, 256, 256))
+    assert sum(p.numel() for p in model.parameters()) == params
+    assert round(seen["fvcore_train"] / 1e9, 3) == operations
+    assert printed(seen, "params", "outputs") == pytest.approx(megabytes, abs=1e-9)
+
+
+def test_table_4_unetv2():
+    """25.02 M and 5.399 G by thop on one SDI for all levels; 411.42 MB by torchinfo, input included, two classes."""
+    x = torch.rand(1, 3, 256, 256)
+    one = efficiency.counters(efficiency.as_released(models.build("unetv2-shared", "tu-pvt_v2_b2")), x)
+    assert one["thop_params"] == 25_017_676
+    pools = sum(n * (side**2 + 1) for n, side in zip((64, 128, 320, 512), (64, 32, 16, 8), strict=True))
+    assert one["thop"] + pools == 5_399_307_904, "the released code's count, measured on it"
+    assert round(one["thop"] / 1e9, 3) == 5.399
+    # the second class adds its own head's outputs and weights alone, so that no second count of the model is needed
+    head = {"params": 4 * 4 * 33, "outputs": sum(2 * 4 * side**2 for side in (64, 32, 16, 8)), "input": 0}
+    two = {f"info_{part}_bytes": one[f"info_{part}_bytes"] + extra for part, extra in head.items()}
+    assert printed(two, "params", "outputs", "input") == pytest.approx(411.42, abs=1e-9)
+
+
+def test_as_released_and_unfused_compute_the_same():
+    model = models.build("unetv2", SMALL).train()
+    model(torch.rand(4, 3, 64, 64))  # statistics of its own
+    model.eval()
+    steps = efficiency.as_released(model).eval()
+    assert len(steps(X)) == 4, "all heads"
+    torch.testing.assert_close(steps(X)[0], model(X), rtol=1e-4, atol=1e-6)
+    assert not model.training and torch.is_tensor(model(X)), "the model itself is left alone"
+
+    attention = models.build("unet", "tu-pvt_v2_b0").eval()
+    fused = attention(X)
+    with efficiency.unfused(attention):
+        assert not any(getattr(m, "fused_attn", False) for m in attention.modules())
+        torch.testing.assert_close(attention(X), fused, rtol=1e-4, atol=1e-6)
+    assert any(getattr(m, "fused_attn", False) for m in attention.modules())
+
+
+def test_counts_by_hand():
+    model, x = tiny(), torch.rand(1, 3, 8, 8)
+    assert efficiency.macs(model, x) == 64 * (3 * 8 * 9 + 8 * 1)
+    # the first convolution keeps its input, ReLU its output, which is the second one's input: each storage once
+    assert efficiency.kept(model, x) == 4 * 64 * (3 + 8)
+
+
+def test_groups_add_up_and_traffic_by_hand():
+    found = efficiency.groups(tiny(), torch.rand(1, 3, 8, 8), ["0"], repeats=1)
+    assert found.macs.to_dict() == {"0": 64 * 3 * 8 * 9, "other": 64 * 8}
+    assert found.bytes["0"] == 4 * (64 * 3 + 3 * 8 * 9 + 64 * 8), "image, weights, result"
+    assert found.bytes["other"] == 4 * (2 * 64 * 8 + 64 * 8 + 8 + 64), "ReLU, then image, weights, result"
+    assert found.intensity["0"] == pytest.approx(2 * found.macs["0"] / found.bytes["0"])
+    model = models.build("unetv2", SMALL)
+    found = efficiency.groups(model, X, ["encoder", "decoder", "decoder.skip"], repeats=1)
+    assert found.macs.sum() == efficiency.macs(model, X)
+    assert set(found.index) == {"encoder", "decoder", "decoder.skip", "other"} and (found.seconds > 0).all()
+    with pytest.raises(ValueError, match=r"unknown group of layers 'decoder.skips'.*'decoder.skip'"):
+        efficiency.groups(model, X, ["decoder.skips"])
+
+
+def test_table_of_names_and_of_a_module_of_ones_own():
+    rows = efficiency.table(["unet", "unetpp"], [64, 96], encoder=SMALL, batch=2, device="cpu", repeats=2)
+    assert [(r["model"], r["image_size"]) for r in rows] == [(m, s) for s in (64, 96) for m in ("unet", "unetpp")]
+    assert rows[2]["macs"] == pytest.approx(rows[0]["macs"] * 2.25, rel=0.01), "convolutions grow with the area"
+    assert rows[0]["latency_ratio"] == [1, 1, 1] and rows[1]["throughput_ratio"][0] > 0
+    assert not {"latency_ms", "peak_training_bytes"} & set(rows[0]), "no absolute times and no peak on a CPU"
+    assert "MACs = FLOPs/2, G" in efficiency.readable(rows)
+
+    own = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
+    own[1].eval()
+    before = {key: value.clone() for key, value in own.state_dict().items()}
+    row = efficiency.measure(own, 32, device="cpu", batch=1, repeats=1)
+    assert (row["model"], row["params"], row["macs"]) == ("Sequential", 24, 32 * 32 * 12)
+    assert own.training and not own[1].training
+    torch.testing.assert_close(own.state_dict(), before, rtol=0, atol=0)
+    assert all(p.grad is None for p in own.parameters())
+
+
+def test_models_take_turns():
+    calls = []
+    seconds = efficiency._turns([lambda: calls.append("a"), lambda: calls.append("b")], 2, torch.device("cpu"))
+    assert seconds.shape == (2, 2) and (seconds > 0).all()
+    assert "".join(calls) == "abbaabbaab", "three turns of warm-up and two that count, each reversed"
+
+
+class Picky(nn.Module):
+    def forward(self, x):
+        raise IndexError
+
+
+@pytest.mark.parametrize(
+    "chosen, options, message",
+    [
+        (["unetv3"], {}, "unknown model 'unetv3'; did you mean 'unetv2'"),
+        (["unet"], {"image_sizes": [50]}, r"unet fails on an input of \(2, 3, 50, 50\): .*50.*another image size"),
+        ({"mine": Picky()}, {}, "mine fails on an input of .*IndexError"),
+        (["unet"], {"precision": "fp16"}, "'fp16' is for a GPU"),
+        (["unet"], {"precision": "half"}, "unknown precision 'half'"),
+    ],
+)
+def test_errors(chosen, options, message):
+    with pytest.raises(ValueError, match=message):
+        efficiency.table(chosen, **{"image_sizes": [64], "encoder": SMALL, "device": "cpu", "repeats": 0} | options)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_no_gpu_is_one_error():
+    with pytest.raises(RuntimeError, match="'cuda' was asked for: no GPU"):
+        efficiency.table(["unet"], [64], encoder=SMALL, device="cuda")
+
+
+def test_command(tmp_path, monkeypatch, capsys):
+    (tmp_path / "mine.py").write_text("from torch import nn\ndef net():\n    return nn.Conv2d(3, 1, 1)\nnumber = int\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    out = tmp_path / "r.json"
+    options = ["--encoder", SMALL, "--sizes", "64", "--repeats", "1", "--batch", "1", "--device", "cpu"]
+    efficiency.main(["--models", "unet", "--module", "mine:net", *options, "--out", str(out)])
+    result = json.loads(out.read_text())
+    assert [r["model"] for r in result["rows"]] == ["unet", "mine:net"] and result["rows"][1]["params"] == 4
+    assert "FLOPs/2" in capsys.readouterr().out and {"command", "protocol", "environment"} <= set(result)
+    again = result["command"].removeprefix("python -m unetv2.efficiency ").replace("FILE", str(out)).split()
+    efficiency.main(again)  # the recorded command is one that runs
+    for spec in ("mine", "mine:nett", "nowhere:net", "mine:number"):
+        with pytest.raises(SystemExit, match=f"error: --module '{spec}'"):
+            efficiency.main(["--module", spec, *options])
+
+
+@pytest.mark.gpu
+def test_gpu_gives_times_and_peaks():
+    row = efficiency.measure("unetv2", 64, encoder=SMALL, device="cuda", repeats=3, precision="fp16")
+    assert row["peak_training_bytes"] > row["peak_inference_bytes"] > 4 * row["params"]
+    assert row["latency_ms"][1] <= row["latency_ms"][0] <= row["latency_ms"][2]
