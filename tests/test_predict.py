@@ -134,7 +134,7 @@ def test_what_is_no_image_is_reported_and_the_rest_done(tmp_path, capsys):
         predict.main([str(run_of("unet", tmp_path / "run")), str(source), "--output", str(tmp_path / "out")])
     assert capsys.readouterr().out == "2 masks written\n"
     lines = str(stop.value.code).splitlines()  # a text as code: printed, and status 1
-    assert lines[0] == "3 files left out:" and len(lines) == 4
+    assert lines[0] == "left out: 3" and len(lines) == 4
     assert all(f"cannot read {source / name}: " in str(lines) for name in ("notes.txt", "empty.jpg", "half.jpg"))
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a_mask.png", "one_mask.png"]
     assert read(tmp_path / "out" / "one_mask.png").shape == (1, 1)

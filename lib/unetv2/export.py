@@ -8,8 +8,10 @@ import argparse
 import copy
 import io
 import json
+import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -47,10 +49,10 @@ def export(
     """Write `model` to `path`, in eval mode and float32; the model itself is left as it is, a file that is there not.
 
     The input "image" is (N, in_channels, H, W), normalised as in training; the output "logits" (N, classes, H, W), with
-    an auxiliary head also "labels". H and W may be any multiple of 32 from 64 on (of 16, 8, ... if `size` is none of
-    32). A model that needs them as numbers, as some transformers do, gives a file for `size` alone, and one that
-    needs its batch as a number a file for two images. The metadata "unetv2" of the file, in JSON, holds `name`,
-    `size`, `classes`, `free` (see `Exported`), and the `mean` and `std` of the normalisation.
+    an auxiliary head also "labels". H and W may be any multiple of 32 (of 16, 8, ... if `size` is none of 32) from 64
+    on, or from 128 where a model needs that. A model that needs its sides as numbers, as some transformers do, gives a
+    file for `size` alone, one that needs its batch as a number a file for two images. The metadata "unetv2" of the
+    file, in JSON, holds `name`, `size`, `classes`, `free` (see `Exported`) and `mean` and `std` of the normalisation.
 
     Args:
         model: any of `models.build`, NestedUNet in 2-D and 3-D, NestedUnetPlusPlus, pruned or not, or one's own.
@@ -75,10 +77,10 @@ def export(
         raise ValueError(f"{name} fails on an image of {channels} x {_by(size)}: {_reason(error)}") from error
     meta = {"name": name, "size": size, "classes": classes, "mean": data.MEAN, "std": data.STD}
     axes = AXES[len(size)]
-    with files.atomic(path) as temporary:
-        for free in (("batch", *axes), ("batch",), ()):
+    with files.atomic(path) as temporary, _quiet():
+        for free, least in ((("batch", *axes), 64), (("batch", *axes), 128), (("batch",), 0), ((), 0)):
             try:
-                program = _capture(model, channels, size, free)
+                program = _capture(model, channels, size, free, least)
                 write = {"onnx": _onnx, "torch": _torch}[format]
                 run = write(program, temporary, json.dumps(meta | {"free": free}))
                 difference = max(_differences(model, run, channels, size, free))
@@ -91,6 +93,17 @@ def export(
                 if not free:
                     raise ValueError(f"{name} cannot be exported to {format}: {_reason(error)}") from error
     return Exported(path, free, difference)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No log of the exporters: an attempt that fails is followed by another one, or by an error that says why."""
+    level = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        yield
+    finally:
+        logging.disable(level)
 
 
 def _sides(size: int | Sequence[int], dims: int) -> tuple[int, ...]:
@@ -113,12 +126,14 @@ def _reason(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0][:300]
 
 
-def _capture(model: nn.Module, channels: int, size: tuple[int, ...], free: tuple[str, ...]) -> ExportedProgram:
-    """torch.export's program with the axes of `free` as symbols."""
+def _capture(
+    model: nn.Module, channels: int, size: tuple[int, ...], free: tuple[str, ...], least: int
+) -> ExportedProgram:
+    """torch.export's program with the axes of `free` as symbols, sides of at least `least`."""
     step = math.gcd(32, *size)
     dynamic = {0: Dim("batch")} if free else {}
-    dynamic |= {i: step * Dim(axis, min=64 // step) for i, axis in enumerate(free[1:], 2)}
-    sides = (64, 96, 128)[: len(size)] if free[1:] else size  # small for speed, unlike so that none stands for another
+    dynamic |= {i: step * Dim(axis, min=least // step) for i, axis in enumerate(free[1:], 2)}
+    sides = [least + 32 * i for i, _ in enumerate(size)] if free[1:] else size  # none may stand for another
     return torch.export.export(model, (torch.zeros(2, channels, *sides),), dynamic_shapes=(dynamic,))
 
 
