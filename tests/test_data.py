@@ -263,6 +263,27 @@ def test_dsb2018_official_layout_unites_the_masks_of_the_nuclei(tmp_path):
 # --- files, cache, tensors ------------------------------------------------------------------------------------------
 
 
+def test_isbi_is_cut_into_tiles_that_cover_the_image_and_keep_its_pixels(tmp_path):
+    rng, whole = np.random.default_rng(0), {}
+    for sub in ("image", "label"):
+        (tmp_path / "isbi2012/train" / sub).mkdir(parents=True)
+        for i in range(10):
+            whole[sub, i] = rng.choice([0, 255], (80, 100)).astype(np.uint8)
+            Image.fromarray(whole[sub, i]).save(tmp_path / f"isbi2012/train/{sub}/{i}.png")
+    seg = data.load("isbi2012", tmp_path, image_size=32, check=False)
+    test, seen = seg.tests["isbi2012"], {}
+    for i, tile in enumerate(test.ids):
+        image, x, y = (int(v) for v in tile.replace("@", ",").split(","))
+        assert (test.images[i] == whole["image", image][y : y + 32, x : x + 32, None]).all()
+        assert (test.native_mask(i) == (whole["label", image][y : y + 32, x : x + 32] > 0)).all()
+        seen.setdefault(image, np.zeros((80, 100), bool))[y : y + 32, x : x + 32] = True
+    assert len(test) == 12 * len(seen) and all(cover.all() for cover in seen.values()), "3 rows of 4 tiles"
+    of = [{tile.split("@")[0] for tile in part.ids} for part in (seg.train, seg.val, test)]
+    assert not of[0] & of[1] and not of[0] & of[2] and not of[1] & of[2], "tiles of an image stay in one part"
+    with pytest.raises(ValueError, match="100 x 80 pixels cannot be cut into tiles of 128"):
+        data.load("isbi2012", tmp_path, image_size=128, check=False)
+
+
 def test_masks_of_every_kind_read_alike(tmp_path):
     truth = np.zeros((16, 16), np.uint8)
     truth[4:10, 5:12] = 1

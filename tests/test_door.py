@@ -227,6 +227,23 @@ def test_overrides_win_over_the_config_and_its_datasets():
     assert (params.image_size, params.encoder_weights, params.epochs, config.seeds) == (128, None, 100, [7])
 
 
+def test_the_family_is_trained_for_43_alone(house, monkeypatch):
+    house.save(family=["unetv2", "tmi-unet-l1"], family_run={"width": 4})
+    for name in ("42_costs", "43_study"):
+        write(house.notebooks / f"{name}.ipynb", LESSON)
+    monkeypatch.setattr(door, "NOTEBOOKS", house.notebooks)
+    config = door.configure(door.options(["--config", str(house.folder / "tiny.yaml")]))
+    assert [config.run_params("synthetic", model, 0).width for model in ("unet", "unetv2", "tmi-unet-l1")] == [32, 4, 4]
+    every = {s.number: s for s in door.choose(config, "out", None)}
+    assert every["30"].models == ["unet", "unetv2", "tmi-unet-l1"] and every["40"].models == ["unet", "unetv2"]
+    assert every["43"].values({})["models"] == ["unetv2", "tmi-unet-l1"]
+    listed = house("--dry-run", "--only", "42", "40")[1]
+    assert "tmi-unet-l1" not in listed and "42_costs" in listed
+    assert "30_train synthetic/tmi-unet-l1/s0" in house("--dry-run", "--only", "43")[1]
+    house.save()
+    assert "43_study" not in house("--dry-run")[1], "nothing to study without a family"
+
+
 def test_help_shows_examples(capsys):
     with pytest.raises(SystemExit) as end:
         door.main(["--help"])

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from unetv2 import losses
+from unetv2.nested import hybrid
 
 
 def test_ce_dice_by_hand():
@@ -63,6 +64,8 @@ def test_deep_supervision_weights_and_sizes():
     released = losses.make("released", 1)(maps, mask).item()
     two = [losses.structure_loss(torch.full_like(mask, float(i)), mask).item() for i in range(2)]
     assert released == pytest.approx(sum(two), rel=1e-5)
+    whole = [torch.full_like(mask, float(i)) for i in range(4)]
+    assert losses.make("unetpp", 1)(maps, mask).item() == pytest.approx(hybrid(whole, mask).item(), rel=1e-5)
 
 
 @pytest.mark.parametrize("name", losses.NAMES)

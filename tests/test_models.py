@@ -7,7 +7,7 @@ from safetensors.torch import save_file
 
 from unetv2 import models
 
-THIN = [n for n in models.names() if not n.startswith("smp-")]
+THIN = [n for n in models.names() if not n.startswith(("smp-", "tmi-"))]
 PLUGGED = [n for n in models.names() if n.endswith("+sdi")]
 SIZE = {"smp-pan": 128, "smp-pan+sdi": 128}  # PAN pools the last level three times
 
@@ -31,7 +31,8 @@ def test_forward_backward_and_logits_at_the_input_size(name):
     if name in THIN:
         idle = [n for n, p in model.named_parameters() if p.grad is None]
         assert not idle, f"parameters that get no gradient: {idle}"
-    assert model.predict(x).shape == outputs[0].shape
+    with torch.inference_mode():
+        assert model.eval()(x).shape == outputs[0].shape
 
 
 @pytest.mark.parametrize("name", THIN)
@@ -64,6 +65,24 @@ def test_the_papers_parameter_counts():
     assert round((count(released) + 16_384) / 1e6, 4) == 25.1450
     assert count(released) - count(shared) == 12 * 9_248
     assert count(shared) + 16_384 == 25_034_060
+
+
+def test_unetpps_own_family_has_table_is_counts_and_takes_no_pretrained_weights():
+    """TMI, Table I (one grey channel): the counts of its code; the wide U-Net is the code's, not the printed 9.1 M."""
+    expected = {
+        "tmi-unet-l1": 100_961, "tmi-unet-l2": 465_953, "tmi-unet-l3": 1_925_025, "tmi-unet-l4": 7_759_521,
+        "tmi-unet-wide": 9_282_246, "tmi-unet-e": 8_728_356, "tmi-unet+": 8_728_356, "tmi-unet++-nods": 9_041_601,
+        "tmi-unet++": 9_041_700,
+    }  # fmt: skip
+    with torch.device("meta"):
+        assert {name: count(models.build(name, in_channels=1)) for name in expected} == expected
+        assert count(models.build("smp-unet+stride2", "tu-pvt_v2_b2")) == 28_149_009  # the U-Net v2 paper's baselines
+        assert count(models.build("smp-unetplusplus+stride2", "tu-pvt_v2_b2")) == 29_864_977
+    half = models.build("tmi-unet++", width=16, batchnorm=True)
+    kinds = {type(m).__name__ for m in half.modules()}
+    assert "BatchNorm2d" in kinds and "Dropout" not in kinds and half.nodes["x_0_0"].unit[0].out_channels == 16
+    with pytest.raises(ValueError, match="tmi-unet\\+ has no pretrained encoder"):
+        models.build("tmi-unet+", encoder_weights="imagenet")
 
 
 def test_only_the_skip_differs():

@@ -18,6 +18,8 @@ CONFIG = {
     "models": ["unet", "unetpp", "unetv2"],
     "seeds": [0],
     "run": {"image_size": 64, "epochs": 1, "batch_size": 8, "limit": 16},
+    "family": ["tmi-unet-l2", "tmi-unet-l1", "tmi-unet++"],
+    "family_run": {"recipe": "unetpp", "width": 8, "batchnorm": True},
     "notebooks": {
         "00": {"epochs": 1, "limit": 16},
         "10": {"limit": 24, "image_size": 64},
@@ -47,7 +49,8 @@ def house(tmp_path_factory):
 def test_notebook_runs_from_end_to_end(source, house):
     folder, said = house
     copies = sorted(folder.rglob(source.name))
-    assert len(copies) == (len(CONFIG["models"]) if source.name.startswith("3") else 1), said
+    trained = len(CONFIG["models"] + CONFIG["family"])
+    assert len(copies) == (trained if source.name.startswith("3") else 1), said
     for copy in copies:
         code = [c for c in json.loads(copy.read_text())["cells"] if c["cell_type"] == "code"]
         errors = [o for c in code for o in c["outputs"] if o["output_type"] == "error"]

@@ -29,7 +29,7 @@ COLOURS = {
 }  # fmt: skip
 LABELS = {
     "unet": "U-Net", "unetpp": "UNet++", "unetv2": "U-Net v2",
-    "tmi-unet-wide": "wide U-Net", "tmi-unet-e": "U-Net$^e$", "tmi-unet+": "UNet+", "tmi-unet++": "UNet++",
+    "tmi-unet-wide": "wide U-Net", "tmi-unet-e": "U-Netᵉ", "tmi-unet+": "UNet+", "tmi-unet++": "UNet++",
     "tmi-unet++-nods": "UNet++ without supervision", "tmi-unet++-l2": "UNet++ L2", "tmi-unet++-l3": "UNet++ L3",
     **{f"tmi-unet-l{d}": f"U-Net L{d}" for d in (1, 2, 3, 4)},
 }  # fmt: skip
