@@ -1,8 +1,8 @@
 """publish.py CONFIG: copy what is small of a finished `outputs/CONFIG` to `outputs/results/CONFIG`, to be committed.
 
-Kept are: the scores of every run (runs.csv) and its set-up (runs.json), tables and charts of 40_compare, the saved
-figures of 50_figures, and reading copies of the executed notebooks, one of each kind. What shows images of a dataset
-that may not be shown to others (`may_publish` in data/registry.yaml) stays behind.
+Kept are: the scores of every run (runs.csv) and its set-up (runs.json), tables and charts of 40_compare and of
+43_unetpp_study, the saved figures of 50_figures, and reading copies of the executed notebooks, one of each kind. What
+shows images of a dataset that may not be shown to others (`may_publish` in data/registry.yaml) stays behind.
 """
 
 import argparse
@@ -16,7 +16,8 @@ import yaml
 
 from unetv2 import data, env, files
 
-TABLES = ("*.csv", "*.md", "*.png")
+TABLES = ("*.csv", "*.md", "*.png", "*.txt")
+FOLDERS = ("compare", "unetpp_study", "figures/*")
 
 
 def runs_of(source: Path) -> tuple[pd.DataFrame, dict]:
@@ -28,13 +29,15 @@ def runs_of(source: Path) -> tuple[pd.DataFrame, dict]:
         run["minutes"] = pd.read_csv(folder / "log.csv").seconds.sum() / 60
         for test, protocols in metrics["tests"].items():
             rows += [run | {"test": test, "protocol": name} | scores for name, scores in protocols.items()]
-    parameters = [json.loads((folder / "params.json").read_text(encoding="utf-8")) for folder in folders]
-    common = {d: next(p for p in parameters if p["dataset"] == d) for d in {p["dataset"] for p in parameters}}
-    own = ("dataset", "model", "seed", "output_dir", "data_dir", "weights_dir")
+    own, groups = ("model", "seed", "output_dir", "data_dir", "weights_dir"), {}
+    for folder in folders:  # runs that differ in nothing but model and seed are one entry
+        params = json.loads((folder / "params.json").read_text(encoding="utf-8"))
+        common = {k: v for k, v in params.items() if k not in own}
+        groups.setdefault(json.dumps(common), {"models": {}, **common})["models"][params["model"]] = True
     return pd.DataFrame(rows), {
         "environment": json.loads((folders[0] / "env.json").read_text(encoding="utf-8")),
         "protocol": metrics["protocol"],
-        "parameters": {d: {k: v for k, v in p.items() if k not in own} for d, p in sorted(common.items())},
+        "parameters": [{**group, "models": list(group["models"])} for group in groups.values()],
     }
 
 
@@ -60,7 +63,7 @@ def main() -> None:
     table, made = runs_of(source)
     files.write_text(target / "runs.csv", table.round(5).to_csv(index=False))
     files.write_json(target / "runs.json", {"command": f"./run_all.sh --config {args.config}", **made})
-    for path in (p for kind in TABLES for folder in ("compare", "figures/*") for p in source.glob(f"{folder}/{kind}")):
+    for path in (p for kind in TABLES for folder in FOLDERS for p in source.glob(f"{folder}/{kind}")):
         with files.atomic(target / path.relative_to(source)) as temporary:
             shutil.copyfile(path, temporary)
     seen = set()
