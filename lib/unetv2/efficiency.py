@@ -10,6 +10,7 @@ import copy
 import importlib
 import logging
 import time
+import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -271,9 +272,10 @@ def counters(model: nn.Module, x: Tensor) -> dict[str, float]:
     Raises:
         ModuleNotFoundError: fvcore, thop or torchinfo is not installed (requirements.txt has them).
     """
-    import thop
-    import torchinfo
-    from fvcore.nn import FlopCountAnalysis
+    with warnings.catch_warnings(action="ignore", category=FutureWarning):  # fvcore scripts functions at its import
+        import thop
+        import torchinfo
+        from fvcore.nn import FlopCountAnalysis
 
     logging.getLogger("fvcore").setLevel(logging.ERROR)
     found: dict[str, float] = {"torch": macs(model, x)}
@@ -311,8 +313,8 @@ class _Traffic(TorchDispatchMode):
         result = func(*args, **kwargs)
         self.wait()
         elapsed = time.perf_counter() - start
-        running = {parent.partition(".")[2] for parent in self.tracker.parents}
-        name = next((n for n in self.names if n in running), "other")
+        running = [f"{parent.partition('.')[2]}." for parent in self.tracker.parents]
+        name = next((n for n in self.names if any(r.startswith(f"{n}.") for r in running)), "other")
         count = flop_registry.get(func._overloadpacket, lambda *_, **__: 0)
         moved = 0 if func.is_view else sum(t.numel() * t.element_size() for t in _tensors([args, kwargs, result]))
         self.sums[name] += count(*args, **kwargs, out_val=result), moved, elapsed
