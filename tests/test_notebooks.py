@@ -25,6 +25,13 @@ CONFIG = {
         "10": {"limit": 24, "image_size": 64},
         "20": {"epochs": 1},
         "21": {"epochs": 1},
+        "42": {
+            "image_sizes": [32, 64],
+            "batch_sizes": [1, 2],
+            "repeats": 1,
+            "table4_encoder": "tu-pvt_v2_b0",
+            "table4_size": 64,
+        },
         "22": {"epochs": 1, "image_size": 32, "encoder": "tu-test_resnet"},
     },
 }

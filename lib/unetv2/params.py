@@ -191,7 +191,7 @@ class EfficiencyParams(Params):
     seed: Seed = 0
     models: Names = Field(["unet", "unetpp", "unetv2", "smp-unet"], description="the first is the reference")
     encoder: str = Field("tu-test_resnet", description="of the live part; any smp or timm ('tu-...') encoder")
-    image_sizes: Annotated[list[Size], Field(min_length=2)] = [64, 128, 192]
+    image_sizes: Annotated[list[Size], Field(min_length=2)] = [64, 96, 128]
     batch_sizes: Annotated[list[Positive], Field(min_length=2)] = [1, 4, 8]
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["no", "fp16", "bf16"] = Field("no", description="mixed precision; 'no' is float32")
