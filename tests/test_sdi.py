@@ -143,6 +143,18 @@ def test_unit_bias_changes_the_start_alone():
     assert changed == {"theta.0.1.bias", "theta.1.0.bias"}
 
 
+def test_channels_last_gives_the_same():
+    """Sizes apart by more than two: the efficient form sees maps, weights and gradients in the other layout."""
+    torch.manual_seed(0)
+    sdi = SDI([8, 16, 32], c=4)
+    maps = [torch.randn(2, n, s, s) for n, s in ((8, 32), (16, 16), (32, 8))]
+    expected = sdi(maps)
+    sdi.to(memory_format=torch.channels_last)
+    found = sdi([m.contiguous(memory_format=torch.channels_last) for m in maps])
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
 def test_compile_gives_the_same():
     sdi, features = SDI((8, 16, 24), c=4).eval(), pyramid((8, 16, 24), (16, 16))
     compiled = torch.compile(sdi, backend="aot_eager", fullgraph=True)

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from unetv2 import data, evaluate, files, losses, models, train
+from unetv2 import data, env, evaluate, files, losses, models, train
 from unetv2.data import SegData, Split, synthetic
 from unetv2.params import RunParams
 
@@ -274,6 +274,40 @@ def test_bf16(tmp_path, seg):
     assert np.isfinite([row["loss"] for row in result["history"]]).all()
     assert {t.dtype for t in weights(tmp_path).values()} == {torch.float32, torch.int64}
     assert model.eval()(torch.zeros(1, 3, 32, 32)).dtype == torch.float32  # autocast is gone again
+
+
+def test_channels_last(tmp_path, seg, monkeypatch):
+    """Another layout of the same training: files as ever, and a killed run goes on to the same bits."""
+    plain = train.fit(tiny(), seg, params(tmp_path / "plain"))
+    model = tiny()
+    fast = train.fit(model, seg, params(tmp_path / "whole", channels_last=True))
+    assert model.fine.weight.is_contiguous(memory_format=torch.channels_last)
+    assert fast["history"][0]["loss"] == pytest.approx(plain["history"][0]["loss"], rel=1e-3)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        stop_in_epoch(patch, 1)
+        train.fit(tiny(), seg, params(tmp_path / "killed", channels_last=True))
+    train.fit(tiny(5), seg, params(tmp_path / "killed", channels_last=True))
+    assert same(weights(tmp_path / "whole"), weights(tmp_path / "killed"))
+
+
+def test_compile(tmp_path, seg, monkeypatch, capsys):
+    def small():
+        torch.manual_seed(0)
+        return torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3, padding=1), torch.nn.ReLU(), torch.nn.Conv2d(4, 1, 1))
+
+    plain = train.fit(small(), seg, params(tmp_path / "plain"))
+    monkeypatch.setattr(env, "compile_problem", lambda device: "no compiler")
+    train.fit(small(), seg, params(tmp_path / "left_out", compile=True))
+    assert "compile is left out: no compiler" in capsys.readouterr().out
+    assert same(weights(tmp_path / "left_out"), weights(tmp_path / "plain"))
+    monkeypatch.undo()
+    if problem := env.compile_problem("cpu"):
+        pytest.skip(problem)
+    compiled, calls = train.fit(small(), seg, params(tmp_path / "compiled", compile=True)), torch._dynamo.utils.counters
+    assert calls["stats"]["unique_graphs"] > 0
+    losses_ = ([row["loss"] for row in result["history"]] for result in (compiled, plain))
+    np.testing.assert_allclose(*losses_, rtol=1e-4)
+    assert weights(tmp_path / "compiled").keys() == weights(tmp_path / "plain").keys()
 
 
 @pytest.mark.gpu

@@ -78,6 +78,18 @@ def gpu_problem() -> str | None:
     return None
 
 
+@cache
+def compile_problem(device: str) -> str | None:
+    """None if torch.compile works on `device` ("cpu", "cuda"), else why not (no C++ compiler, no Triton, old GPU)."""
+    import torch
+
+    try:
+        torch.compile(lambda x: x.sin() + 1)(torch.ones(64, device=device))
+    except Exception as error:  # the compilers of the platforms fail in ways of their own
+        return f"torch.compile fails on this {device} ({str(error).strip().splitlines()[0][:200]})"
+    return None
+
+
 def device(setting: str = "auto"):
     """The torch device for `auto`, `cpu` or `cuda`; RuntimeError where `cuda` was asked for and does not work."""
     import torch

@@ -125,6 +125,8 @@ class RunParams(Params):
     augment: Literal["none", "light", "strong"] = "light"
     limit: Positive | None = Field(None, description="at most so many images per split; None: all")
     precision: Literal["no", "fp16", "bf16"] = Field("no", description="mixed precision; 'no' is float32")
+    channels_last: bool = Field(False, description="weights channels last: faster for PVT v2 and MobileNet on a CPU")
+    compile: bool = Field(False, description="torch.compile in training; left out, with a word, where it does not work")
     device: Literal["auto", "cpu", "cuda"] = "auto"
     workers: int = Field(0, ge=0, description="data loader processes")
 

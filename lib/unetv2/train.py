@@ -30,7 +30,7 @@ import torch
 import torch.nn.functional as F
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.state import AcceleratorState
-from accelerate.utils import broadcast, set_seed
+from accelerate.utils import TorchDynamoPlugin, broadcast, set_seed
 from safetensors.torch import save
 from torch import nn
 from torch.utils.data import DataLoader
@@ -99,7 +99,12 @@ def fit(model: nn.Module, seg: data.SegData, params: RunParams, run_dir: str | P
         raise ValueError(f"{seg.name}: {len(seg.train)} training and {len(seg.val)} validation images are not enough")
     criterion = losses.make(params.recipe, seg.logit_channels)
     lr = params.lr or recipe.lr
-    optimizer = recipe.optimizer(model.parameters(), lr=lr, betas=(0.9, 0.999), weight_decay=recipe.weight_decay)
+    if params.channels_last:
+        model.to(memory_format=torch.channels_last)
+    if params.compile and accelerator.is_main_process and (problem := env.compile_problem(accelerator.device.type)):
+        print(f"compile is left out: {problem}", flush=True)
+    options = {"lr": lr, "betas": (0.9, 0.999), "weight_decay": recipe.weight_decay, "fused": True}
+    optimizer = recipe.optimizer(model.parameters(), **options)
     net, optimizer = accelerator.prepare(model, optimizer)
     history = _resume(run_dir, model, optimizer, accelerator)
     train = data.TorchSplit(seg.train, params.augment, params.seed, binary=seg.logit_channels == 1)
@@ -142,7 +147,7 @@ def fit(model: nn.Module, seg: data.SegData, params: RunParams, run_dir: str | P
                     text = f"epoch {epoch + 1}/{params.epochs}  loss {mean:.4f}  Dice {dice:.4f} (val, per_image)"
                     print(text, flush=True)
     accelerator.wait_for_everyone()
-    accelerator.unwrap_model(net, keep_fp32_wrapper=False)
+    accelerator.unwrap_model(net, keep_fp32_wrapper=False, keep_torch_compile=False)
     evaluate.load_weights(model, run_dir / "model.safetensors")
     best = max(history, key=lambda row: row["val_dice"])
     return {"best_epoch": best["epoch"], "val_dice": best["val_dice"], "history": history}
@@ -189,7 +194,9 @@ def _accelerator(params: RunParams) -> Accelerator:
     AcceleratorState._reset_state(reset_partial_state=True)  # a notebook may train several times, each in its own way
     # a layer of an encoder that nothing uses would stop plain DDP; finding such at every step costs time and a warning
     kwargs = [DistributedDataParallelKwargs(static_graph=True)]
-    accelerator = Accelerator(cpu=cpu, mixed_precision=params.precision, kwargs_handlers=kwargs)
+    compiles = params.compile and not env.compile_problem("cpu" if cpu else "cuda")
+    plugin = TorchDynamoPlugin("inductor", dynamic=False) if compiles else None  # a graph for each of the scales
+    accelerator = Accelerator(cpu=cpu, mixed_precision=params.precision, kwargs_handlers=kwargs, dynamo_plugin=plugin)
     if params.batch_size % accelerator.num_processes:
         raise ValueError(f"batch_size={params.batch_size} is no multiple of the {accelerator.num_processes} processes")
     return accelerator
