@@ -159,6 +159,8 @@ def load_run(run_dir: str | Path, weights_dir: str | None = None) -> tuple[nn.Mo
         raise ValueError(f"{path} is damaged ({error}); delete its run folder and train again") from None
     own = {"width": params.width, "batchnorm": params.batchnorm}
     model = models.build(params.model, params.encoder, classes=classes, weights_dir=weights_dir, **own)
+    if params.channels_last:
+        model.to(memory_format=torch.channels_last)
     return load_weights(model, path).eval(), params
 
 
