@@ -54,5 +54,9 @@ mode=""
 if [ "${1:-}" = test ]; then mode=test; shift; fi
 if hosted; then use_hosted "$mode"; else make_venv; fi
 export PYTHONPATH="$ROOT/lib:$ROOT/workflow${PYTHONPATH:+:$PYTHONPATH}" NO_ALBUMENTATIONS_UPDATE=1
-if [ "$mode" = test ]; then cd "$ROOT"; exec "$PYTHON" -m pytest "$@"; fi
+if [ "$mode" = test ]; then
+    export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" # a test for each core, not several cores for each test
+    cd "$ROOT"
+    exec "$PYTHON" -m pytest -n auto --dist loadgroup "$@"
+fi
 exec "$PYTHON" "$ROOT/workflow/door.py" "$@"

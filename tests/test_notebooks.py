@@ -10,6 +10,7 @@ import papermill
 import pytest
 import yaml
 
+pytestmark = pytest.mark.xdist_group("notebooks")  # one process runs them all: the house is built once
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
 SOLUTIONS = sorted((ROOT / "notebooks" / "solutions").glob("*_solutions.ipynb"))
