@@ -11,13 +11,15 @@ widths it has more to compute: the table gives parameters and multiply-adds of b
 
 import argparse
 import time
-from statistics import median
+from pathlib import Path
 
+import numpy as np
 import segmentation_models_pytorch as smp
 import torch
 from monai.networks.nets import BasicUNetPlusPlus
 from torch.utils.flop_counter import FlopCounterMode
 
+from unetv2.files import write_result
 from unetv2.nested import NestedUNet
 from unetv2.nested_smp import NestedUnetPlusPlus
 
@@ -65,12 +67,14 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--encoder", default="resnet18")
+    parser.add_argument("--out", type=Path, help="also write the result to this JSON file")
     arguments = parser.parse_args()
     torch.manual_seed(0)
     x = torch.rand(arguments.batch, 3, arguments.size, arguments.size, device=arguments.device)
     print(f"torch {torch.__version__}, {arguments.device}, {torch.get_num_threads()} threads, input {tuple(x.shape)}")
-    print("| ours / theirs | pass | parameters, MACs per image | ours, ms | theirs, ms | theirs / ours |")
-    print("|---|---|---|---|---|---|")
+    print("| ours / theirs | pass | parameters, MACs per image | time, theirs / ours: median [p10, p90] |")
+    print("|---|---|---|---|")
+    rows = []
     for name, *models in pairs(arguments.encoder):
         models = [model.to(arguments.device) for model in models]
         costs = "; ".join(cost(model, x) for model in models)
@@ -80,10 +84,18 @@ def main() -> None:
                 for which in (0, 1) if turn % 2 else (1, 0):
                     times[which].append(step(models[which], x, train))
             ours, theirs = (series[1:] for series in times)
-            ratio = median(b / a for a, b in zip(ours, theirs, strict=True))
-            print(
-                f"| {name} | {label} | {costs} | {median(ours) * 1e3:.1f} | {median(theirs) * 1e3:.1f} | {ratio:.2f} |"
-            )
+            ratio = np.quantile(np.divide(theirs, ours), [0.5, 0.1, 0.9]).round(3).tolist()
+            rows.append({"pair": name, "pass": label, "parameters, MACs": costs, "theirs_over_ours": ratio})
+            print(f"| {name} | {label} | {costs} | {ratio[0]:.2f} [{ratio[1]:.2f}, {ratio[2]:.2f}] |")
+    if arguments.out:
+        given = " ".join(f"--{k} {v}" for k, v in vars(arguments).items() if k != "out")
+        write_result(
+            arguments.out,
+            command=f"python benchmarks/nested_speed.py {given} --out FILE",
+            protocol="in turns in one process, the first turn left out; ratio of times of the same turn, median, p10, p90; "
+            f"float32, {torch.get_num_threads()} threads",
+            rows=rows,
+        )
 
 
 if __name__ == "__main__":
