@@ -92,8 +92,8 @@ def main() -> None:
         write_result(
             arguments.out,
             command=f"python benchmarks/nested_speed.py {given} --out FILE",
-            protocol="in turns in one process, the first turn left out; ratio of times of the same turn, median, p10, p90; "
-            f"float32, {torch.get_num_threads()} threads",
+            protocol="in turns in one process, the first turn left out; ratio of times in the same turn, median, p10, "
+            f"p90; float32, {torch.get_num_threads()} threads",
             rows=rows,
         )
 
