@@ -36,7 +36,7 @@ class UpsampledFirst(nn.Module):
         super().__init__()
         image, gap, first, *rest = encoder.out_channels
         if gap:
-            raise ValueError(f"this encoder has {gap} channels at stride 2: it needs no upsampled first level")
+            raise ValueError(f"this encoder has {gap} channels at stride 2 and needs none upsampled: use smp.Unet")
         self.encoder = encoder
         self.out_channels = [image, first, first, *rest]
         self.output_stride = encoder.output_stride

@@ -221,7 +221,8 @@ def _try_size(model: nn.Module, params: RunParams) -> None:
             model.eval()(torch.zeros(1, 3, s, s, device=next(model.parameters()).device))
     except (RuntimeError, ValueError, AssertionError) as error:
         reason = f"({str(error).strip().splitlines()[0][:200]}); try {s // 32 * 32} or {s // 32 * 32 + 32}"
-        raise ValueError(f"image_size={s} cannot be used with {params.model} on {params.encoder} {reason}") from error
+        name = params.model if params.model.startswith("tmi-") else f"{params.model} on {params.encoder}"
+        raise ValueError(f"image_size={s} cannot be used with {name} {reason}") from error
 
 
 def _loader(train: data.TorchSplit, epoch: int, params: RunParams, accelerator: Accelerator) -> DataLoader:
