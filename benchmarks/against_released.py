@@ -282,7 +282,12 @@ def speed(args: argparse.Namespace) -> int:
         )
         write_result(
             args.out,
-            command=f"python benchmarks/against_released.py --repo CLONE {' '.join(sys.argv[3:])}",
+            command=" ".join(
+                [
+                    "python benchmarks/against_released.py",
+                    *("CLONE" if Path(a) == args.repo else a for a in sys.argv[1:]),
+                ]
+            ),
             protocol=SPEED,
             options={name: getattr(args, name) for name in names},
             relative_difference=difference,

@@ -17,8 +17,8 @@ import numpy as np
 import segmentation_models_pytorch as smp
 import torch
 from monai.networks.nets import BasicUNetPlusPlus
-from torch.utils.flop_counter import FlopCounterMode
 
+from unetv2.efficiency import macs
 from unetv2.files import write_result
 from unetv2.nested import NestedUNet
 from unetv2.nested_smp import NestedUnetPlusPlus
@@ -40,10 +40,8 @@ def pairs(encoder: str):
 
 
 def cost(model: torch.nn.Module, x: torch.Tensor) -> str:
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model.eval()(x[:1])
     parameters = sum(p.numel() for p in model.parameters())
-    return f"{parameters / 1e6:.2f} M, {counter.get_total_flops() / 2e9:.2f} G"
+    return f"{parameters / 1e6:.2f} M, {macs(model, x[:1]) / 1e9:.2f} G"
 
 
 def step(model: torch.nn.Module, x: torch.Tensor, train: bool) -> float:

@@ -12,6 +12,7 @@ import argparse
 import statistics
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -19,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "lib"))
+from unetv2.efficiency import saved
 from unetv2.files import write_result
 from unetv2.sdi import SDI
 
@@ -35,20 +37,6 @@ def released(sdi: SDI, maps: list[Tensor]) -> list[Tensor]:
             result = result * theta(f)
         infused.append(result)
     return infused
-
-
-def kept_bytes(form, maps: list[Tensor], parameters: list[Tensor]) -> int:
-    own = {p.untyped_storage().data_ptr() for p in parameters}
-    storages = {}
-
-    def note(t: Tensor) -> Tensor:
-        storages[t.untyped_storage().data_ptr()] = t.untyped_storage()  # held, so that no address is used twice
-        return t
-
-    with torch.autograd.graph.saved_tensors_hooks(note, lambda t: t):
-        result = form(maps)
-    del result
-    return sum(s.nbytes() for address, s in storages.items() if address not in own)
 
 
 def seconds(form, maps: list[Tensor], gradients: list[Tensor], device: str) -> float:
@@ -75,7 +63,7 @@ def main() -> None:
     forms = {"released": lambda x: released(sdi, x), "equations": sdi.equations, "efficient": sdi}
     torch.testing.assert_close(forms["released"](maps), forms["efficient"](maps), rtol=1e-4, atol=1e-5)
 
-    kept = {name: kept_bytes(form, maps, list(sdi.parameters())) for name, form in forms.items()}
+    kept = {name: saved(partial(form, maps), sdi.parameters()) for name, form in forms.items()}
     times = {name: [] for name in forms}
     for turn in range(args.repeat + 3):
         for name, form in forms.items():

@@ -115,11 +115,7 @@ class Step:
         if self.kind in "15":
             values |= {"dataset": name, "image_size": c.run_params(name, c.models[0], c.seeds[0]).image_size}
         if self.kind in "45":
-            values |= {
-                "models": c.family if self.number == "43" else c.models,
-                "seeds": c.seeds,
-                "runs_dir": f"{self.output}/runs",
-            }
+            values |= {"models": self.models, "seeds": c.seeds, "runs_dir": f"{self.output}/runs"}
         if self.kind == "4":
             values |= {"datasets": c.datasets}
         values |= c.notebooks.get(self.number, {})
@@ -157,5 +153,5 @@ def _bare(path: Path) -> str:
 
 def steps(config: Config, output: str, notebooks: Path = ROOT / "notebooks") -> list[Step]:
     """The steps of `config`, in reading order: one for each `NN_name.ipynb` in `notebooks` that it has work for."""
-    paths = sorted(notebooks.glob("[0-5][0-9]_*.ipynb"))
-    return [Step(path, config, output) for path in paths if config.family or not path.name.startswith("43")]
+    every = (Step(path, config, output) for path in sorted(notebooks.glob("[0-5][0-9]_*.ipynb")))
+    return [step for step in every if step.models]

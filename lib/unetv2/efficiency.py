@@ -12,7 +12,7 @@ import logging
 import time
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -30,7 +30,9 @@ from . import env, files, models
 from .errors import unknown
 from .sdi import SDI
 
-__all__ = ["as_released", "counters", "groups", "kept", "macs", "measure", "peaks", "readable", "table", "unfused"]
+__all__ = [
+    "as_released", "counters", "groups", "kept", "macs", "measure", "peaks", "readable", "saved", "table", "unfused",
+]  # fmt: skip
 
 Precision = Literal["no", "fp16", "bf16"]
 WARM_UP = 3  # turns before the clock counts
@@ -54,15 +56,21 @@ def macs(model: nn.Module, x: Tensor) -> int:
 
 def kept(model: nn.Module, x: Tensor) -> int:
     """Bytes that a forward pass in train mode keeps for backward, each storage once, without the parameters."""
-    own = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    with _mode(model, train=True):
+        return saved(lambda: model(x), model.parameters())
+
+
+def saved(forward: Callable[[], Any], parameters: Iterable[Tensor]) -> int:
+    """Bytes that autograd saves in `forward()`, each storage once, without those of `parameters`."""
+    own = {p.untyped_storage().data_ptr() for p in parameters}
     storages = {}
 
     def note(t: Tensor) -> Tensor:
         storages[t.untyped_storage().data_ptr()] = t.untyped_storage()  # held, so that no address is used twice
         return t
 
-    with _mode(model, train=True), torch.autograd.graph.saved_tensors_hooks(note, lambda t: t):
-        result = model(x)
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda t: t):
+        result = forward()
     del result
     return sum(s.nbytes() for address, s in storages.items() if address not in own)
 

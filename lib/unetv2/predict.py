@@ -119,7 +119,6 @@ def predict(
     there = [path for path in map(_mask, stems.values()) if path.exists()]
     if there and not overwrite:
         first = f"{len(there)} of {len(stems)} masks are there already, as {there[0]}"
-        first = f"{len(there)} of {len(stems)} masks are there already, as {there[0]}"
         raise ValueError(f"{first}; replace them with --overwrite, or choose another output folder")
     done, waiting = Predicted([], {}), deque()
 
