@@ -72,6 +72,28 @@ def test_counts_by_hand():
     assert efficiency.kept(model, x) == 4 * 64 * (3 + 8)
 
 
+class Scaled(nn.Module):
+    """Maps whose sizes are plain: the image twice, its product with the weights, that without what is negative."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(6, 1, 1))
+
+    def forward(self, x):
+        return nn.functional.relu(torch.cat([x, x], 1) * self.weight)
+
+
+def test_peaks_by_hand():
+    row = efficiency.measure(Scaled(), 8, device="cpu", batch=4, repeats=0)
+    weights, one = 4 * 6, 4 * 4 * 6 * 8 * 8
+    assert row["peak_inference_bytes"] == weights + 2 * one, "an operation's input and its result"
+    # backward needs the doubled image and the last map, the gradients of the last map and of the product, and one of
+    # each after the other; the weights' own gradient is as small as they are
+    assert weights + 4 * one <= row["peak_training_bytes"] <= 3 * weights + 5 * one
+    fixed = efficiency.measure(Scaled().requires_grad_(False), 8, device="cpu", batch=4, repeats=0)
+    assert fixed["peak_training_bytes"] == fixed["peak_inference_bytes"], "nothing to train, nothing kept"
+
+
 def test_groups_add_up_and_traffic_by_hand():
     found = efficiency.groups(tiny(), torch.rand(1, 3, 8, 8), ["0"], repeats=1)
     assert found.macs.to_dict() == {"0": 64 * 3 * 8 * 9, "other": 64 * 8}
@@ -91,7 +113,7 @@ def test_table_of_names_and_of_a_module_of_ones_own():
     assert [(r["model"], r["image_size"]) for r in rows] == [(m, s) for s in (64, 96) for m in ("unet", "unetpp")]
     assert rows[2]["macs"] == pytest.approx(rows[0]["macs"] * 2.25, rel=0.01), "convolutions grow with the area"
     assert rows[0]["latency_ratio"] == [1, 1, 1] and rows[1]["throughput_ratio"][0] > 0
-    assert not {"latency_ms", "peak_training_bytes"} & set(rows[0]), "no absolute times and no peak on a CPU"
+    assert not {"latency_ms", "images_per_s"} & set(rows[0]), "no absolute times on a CPU"
     assert "MACs = FLOPs/2, G" in efficiency.readable(rows)
 
     own = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
@@ -106,7 +128,7 @@ def test_table_of_names_and_of_a_module_of_ones_own():
 
 def test_models_take_turns():
     calls = []
-    seconds = efficiency._turns([lambda: calls.append("a"), lambda: calls.append("b")], 2, torch.device("cpu"))
+    seconds = efficiency.turns([lambda: calls.append("a"), lambda: calls.append("b")], 2, torch.device("cpu"))
     assert seconds.shape == (2, 2) and (seconds > 0).all()
     assert "".join(calls) == "abbaabbaab", "three turns of warm-up and two that count, each reversed"
 
@@ -122,7 +144,6 @@ class Picky(nn.Module):
         (["unetv3"], {}, "unknown model 'unetv3'; did you mean 'unetv2'"),
         (["unet"], {"image_sizes": [50]}, r"unet fails on an input of \(2, 3, 50, 50\): .*50.*another image size"),
         ({"mine": Picky()}, {}, "mine fails on an input of .*IndexError"),
-        (["unet"], {"precision": "fp16"}, "'fp16' is for a GPU"),
         (["unet"], {"precision": "half"}, "unknown precision 'half'"),
     ],
 )
@@ -135,6 +156,11 @@ def test_errors(chosen, options, message):
 def test_no_gpu_is_one_error():
     with pytest.raises(RuntimeError, match="'cuda' was asked for: no GPU"):
         efficiency.table(["unet"], [64], encoder=SMALL, device="cuda")
+
+
+def test_fp16_on_a_cpu_is_one_error():
+    with pytest.raises(RuntimeError, match="'fp16' is for a GPU"):
+        efficiency.table(["unet"], [64], encoder=SMALL, device="cpu", precision="fp16")
 
 
 def test_command(tmp_path, monkeypatch, capsys):

@@ -52,6 +52,32 @@ def test_holm():
     assert stats.holm([0.6, 0.9]).max() == 1
 
 
+def test_a_claim_takes_the_interval_the_rank_test_and_the_seeds():
+    rng = np.random.default_rng(3)
+    noise = rng.normal(size=60)
+    clear, none = noise + 1, noise - noise.mean() + 0.01
+    skewed = np.append(-0.1 * rng.random(42), 2 + rng.random(18))  # a mean far above 0, ranks that balance
+    p = {}
+    for name, difference, sides in (("clear", clear, [1, 1]), ("none", none, [-1, 1]), ("skewed", skewed, [1, 1])):
+        interval = sps.bootstrap((difference,), np.mean, method="percentile", rng=4).confidence_interval  # not ours
+        assert np.sign(interval).tolist() == sides
+        p[name] = sps.wilcoxon(difference).pvalue
+    assert p["clear"] < 0.001 and p["skewed"] > 0.05
+
+    def says(difference, p_holm, gains):
+        return stats.claim(stats.paired(difference, np.zeros(60)) | {"p_holm": p_holm}, gains)
+
+    better, lean = "As trained here it is better on images like these", "It leans to better, not enough for a claim: "
+    assert says(clear, p["clear"], [1, 2]).endswith(f"{better}; all 2 seeds agree.")
+    assert says(-clear, p["clear"], [-1, -2, -1]).endswith("it is worse on images like these; all 3 seeds agree.")
+    assert says(clear, p["clear"], [1]).endswith(f"{lean}one training each, and another seed may turn it.")
+    assert says(clear, p["clear"], [1, -1]).endswith(f"{lean}only 1 of 2 seeds agree.")
+    assert says(skewed, p["skewed"], [1, 1]).endswith(f"test has p = {p['skewed']:.3f} after Holm.")
+    assert lean in says(clear, 0.05, [1, 1]) and better in says(clear, 0.049, [1, 1])
+    assert "no difference shown in the mean" in says(none, p["none"], [1, 1])
+    assert says(clear, p["clear"], [1, 2]).startswith(f"{clear.mean():+.2f} points [+")
+
+
 def test_summary_takes_the_sd_over_seeds_not_images():
     rows = [
         {"dataset": "d", "test": "t", "model": model, "seed": seed, "id": i, "dice": base + 0.1 * i, "iou": 0.5}

@@ -240,7 +240,7 @@ def test_errors_before_training(tmp_path, seg, monkeypatch):
     with pytest.raises(ValueError, match=r"image_size=50 cannot be used with .*Wrong input shape.*try 32 or 64"):
         train.fit(tiny(), seg, params(tmp_path / "size", image_size=50))
     assert not (tmp_path / "size").exists()
-    with pytest.raises(RuntimeError, match="precision 'fp16' does not work on this CPU"):
+    with pytest.raises(RuntimeError, match="precision 'fp16' is for a GPU"):
         train.fit(tiny(), seg, params(tmp_path, precision="fp16"))
     if not torch.cuda.is_available():
         with pytest.raises(RuntimeError, match="'cuda' was asked for"):

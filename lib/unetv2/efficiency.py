@@ -8,7 +8,10 @@ there, `groups` where in a model arithmetic, traffic and time are.
 import argparse
 import copy
 import importlib
+import json
 import logging
+import os
+import tempfile
 import time
 import warnings
 from collections import defaultdict
@@ -16,12 +19,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
+from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 from torch.utils.module_tracker import ModuleTracker
@@ -31,7 +35,8 @@ from .errors import unknown
 from .sdi import SDI
 
 __all__ = [
-    "as_released", "counters", "groups", "kept", "macs", "measure", "peaks", "readable", "saved", "table", "unfused",
+    "as_released", "counters", "groups", "kept", "macs", "measure", "peaks", "readable", "saved", "spread", "table",
+    "turns", "unfused",
 ]  # fmt: skip
 
 Precision = Literal["no", "fp16", "bf16"]
@@ -41,9 +46,9 @@ PROTOCOL = (
     "{repeats}; synchronised; median with 10th and 90th percentile. MACs: torch.utils.flop_counter / 2, one image, "
     "eval mode (matrix products, convolutions, attention; nothing elementwise). Kept: bytes per image that autograd "
     "holds for backward in train mode at batch 2, each storage once, without parameters. Ratios are to the first model "
-    "in the same turn. Absolute times and peak memory (weights, activations, in training gradients; no optimizer) on a "
-    "GPU alone. Latency: batch 1; throughput: batch {batch}; input 3 x size x size, random weights, precision "
-    "{precision}"
+    "in the same turn. Absolute times on a GPU alone. Peak: the most bytes that are allocated at one time, weights, "
+    "activations and in training gradients, no optimizer, at batch {batch} (at least 2). Latency: batch 1; throughput: "
+    "batch {batch}; input 3 x size x size, random weights, precision {precision}"
 )
 
 
@@ -101,19 +106,21 @@ def table(
         repeats: turns that are timed; 0: count only.
 
     Returns:
-        keys model, image_size, params, macs, kept_bytes; latency_ratio, throughput_ratio, and on a GPU latency_ms,
-        images_per_s, peak_inference_bytes and peak_training_bytes. Times are [median, p10, p90].
+        keys model, image_size, params, macs, kept_bytes, peak_inference_bytes, peak_training_bytes; latency_ratio,
+        throughput_ratio, and on a GPU latency_ms, images_per_s. Times are [median, p10, p90].
 
     Raises:
-        ValueError: an unknown name; a model that fails at a size; a precision that the device does not have.
-        RuntimeError: "cuda" without a working GPU.
+        ValueError: an unknown name; a model that fails at a size.
+        RuntimeError: "cuda" without a working GPU; a precision that the device does not have.
     """
+    if precision not in get_args(Precision):
+        raise unknown("precision", precision, get_args(Precision))
     place = env.device(device)
-    _check_precision(place, precision)
+    env.check_precision(place, precision)
     built = chosen if isinstance(chosen, Mapping) else {name: models.build(name, encoder) for name in chosen}
     rows = []
     for size in image_sizes:
-        x = torch.rand(max(batch, 2), 3, size, size, device=place)
+        x = torch.rand(max(batch, 2), 3, size, size, device=place)  # batch normalisation trains on two
         with torch.autocast(place.type, {"fp16": torch.float16}.get(precision, torch.bfloat16), precision != "no"):
             block = [_count(name, model, x) for name, model in built.items()]
             if repeats:
@@ -122,23 +129,12 @@ def table(
     return rows
 
 
-def _check_precision(device: torch.device, precision: str) -> None:
-    if precision not in ("no", "fp16", "bf16"):
-        raise unknown("precision", precision, ["no", "fp16", "bf16"])
-    if device.type == "cpu" and precision == "fp16":
-        raise ValueError("precision 'fp16' is for a GPU: use 'bf16' or 'no' on a CPU")
-    if device.type == "cuda" and precision == "bf16" and not torch.cuda.is_bf16_supported(False):
-        raise ValueError(f"{torch.cuda.get_device_name()} does not compute in 'bf16': use 'fp16' or 'no'")
-
-
 def _count(name: str, model: nn.Module, x: Tensor) -> dict[str, Any]:
     """What needs no clock; the first pass, so a model that does not fit the input fails here."""
     row = {"model": name, "image_size": x.shape[-1], "params": sum(p.numel() for p in model.parameters())}
     try:
-        if x.is_cuda:
-            row |= _peaks_of(model, x)
         model.to(x.device)
-        return row | {"macs": macs(model, x[:1]), "kept_bytes": kept(model, x[:2]) // 2}
+        return row | {"macs": macs(model, x[:1]), "kept_bytes": kept(model, x[:2]) // 2} | _peaks_of(model, x)
     except Exception as error:  # whatever a user's own module raises
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ValueError(
@@ -147,21 +143,42 @@ def _count(name: str, model: nn.Module, x: Tensor) -> dict[str, Any]:
 
 
 def _peaks_of(model: nn.Module, x: Tensor) -> dict[str, int]:
-    """Peak bytes on the GPU: this model's weights and all it allocates, whatever else lies there."""
-    model.cpu()
-    before = torch.cuda.memory_allocated()
-    model.to(x.device)
+    """The most bytes held at one time: the weights, and what a pass over `x` allocates, whatever else lies there."""
+    weights = sum(t.nbytes for t in (*model.parameters(), *model.buffers()))
+
+    def infer() -> None:
+        with torch.no_grad():
+            model(x)
+
+    def train() -> None:
+        if means := [t.float().mean() for t in _tensors(model(x)) if t.requires_grad]:
+            sum(means).backward()
+
     found = {}
-    for phase, train in (("inference", False), ("training", True)):
-        torch.cuda.reset_peak_memory_stats()
-        with _mode(model, train), torch.set_grad_enabled(train):
-            output = model(x)
-            if train:
-                sum(t.float().mean() for t in _tensors(output)).backward()
-        del output
-        found[f"peak_{phase}_bytes"] = torch.cuda.max_memory_allocated() - before
+    for phase, work in (("inference", infer), ("training", train)):
+        with _mode(model, train=work is train):
+            found[f"peak_{phase}_bytes"] = weights + _allocated(work, x.device)
         model.zero_grad()
     return found
+
+
+def _allocated(work: Callable[[], None], device: torch.device) -> int:
+    """The most bytes that PyTorch holds at one time during `work()`, without what it held before."""
+    if device.type == "cuda":
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        work()
+        return torch.cuda.max_memory_allocated() - before
+    os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # the profiler's own messages: none
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
+        work()
+    with tempfile.TemporaryDirectory() as folder:
+        recorded.export_chrome_trace(f"{folder}/trace.json")
+        events = json.loads(Path(folder, "trace.json").read_text(encoding="utf-8"))["traceEvents"]
+    held = sorted(
+        (e["ts"], e["args"]["Total Allocated"], e["args"]["Bytes"]) for e in events if e.get("name") == "[memory]"
+    )
+    return max(total for _, total, _ in held) - (held[0][1] - held[0][2])
 
 
 def _time(rows: list[dict[str, Any]], built: Mapping[str, nn.Module], x: Tensor, repeats: int) -> None:
@@ -169,15 +186,18 @@ def _time(rows: list[dict[str, Any]], built: Mapping[str, nn.Module], x: Tensor,
     with ExitStack() as stack, torch.no_grad():
         for model in built.values():
             stack.enter_context(_mode(model, train=False))
-        one, many = (_turns([partial(model, b) for model in built.values()], repeats, x.device) for b in (x[:1], x))
+        one, many = (turns([partial(model, b) for model in built.values()], repeats, x.device) for b in (x[:1], x))
     for row, t_one, t_many in zip(rows, one, many, strict=True):
-        row |= {"latency_ratio": _spread(t_one / one[0]), "throughput_ratio": _spread(many[0] / t_many)}
+        row |= {"latency_ratio": spread(t_one / one[0]), "throughput_ratio": spread(many[0] / t_many)}
         if x.is_cuda:
-            row |= {"latency_ms": _spread(1e3 * t_one), "images_per_s": _spread(len(x) / t_many)}
+            row |= {"latency_ms": spread(1e3 * t_one), "images_per_s": spread(len(x) / t_many)}
 
 
-def _turns(calls: Sequence[Callable[[], None]], repeats: int, device: torch.device) -> np.ndarray:
-    """Seconds of each call in each turn, (calls, repeats): interleaved, so that a busy moment hits all alike."""
+def turns(calls: Sequence[Callable[[], Any]], repeats: int, device: torch.device) -> np.ndarray:
+    """Seconds of each call in each turn, (calls, repeats): interleaved, so that a busy moment hits all alike.
+
+    Each turn goes in the reverse order of the last; some turns of warm-up, not counted, come first. Waits for a GPU.
+    """
     wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
     seconds = np.zeros((len(calls), WARM_UP + repeats))
     for turn in range(WARM_UP + repeats):
@@ -190,7 +210,8 @@ def _turns(calls: Sequence[Callable[[], None]], repeats: int, device: torch.devi
     return seconds[:, WARM_UP:]
 
 
-def _spread(values: np.ndarray) -> list[float]:
+def spread(values: np.ndarray) -> list[float]:
+    """[median, 10th, 90th percentile], as all times are given."""
     return [float(np.percentile(values, q)) for q in (50, 10, 90)]
 
 
@@ -228,8 +249,8 @@ def readable(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     lines = {}
     for row in rows:
         line = {title: f"{row[key] / unit:.2f}" for key, (title, unit) in scales.items() if key in row}
-        spread = {title: "{:.2f} [{:.2f}, {:.2f}]".format(*row[key]) for key, title in times.items() if key in row}
-        lines[row["image_size"], row["model"]] = line | spread
+        timed = {title: "{:.2f} [{:.2f}, {:.2f}]".format(*row[key]) for key, title in times.items() if key in row}
+        lines[row["image_size"], row["model"]] = line | timed
     return pd.DataFrame(lines).T.rename_axis(["size", "model"])
 
 
@@ -359,7 +380,7 @@ def peaks(device: torch.device, size: int = 1024, megabytes: int = 128, repeats:
     """The roof of `device` in float32, measured: FLOP/s of a (size, size) matrix product, bytes/s of a large copy."""
     a, source = torch.rand(size, size, device=device), torch.rand(megabytes * 250_000, device=device)
     target = torch.empty_like(source)
-    product, moved = _turns([lambda: a @ a, lambda: target.copy_(source)], repeats, device)
+    product, moved = turns([lambda: a @ a, lambda: target.copy_(source)], repeats, device)
     return 2 * size**3 / float(np.median(product)), 2 * 4 * source.numel() / float(np.median(moved))
 
 

@@ -8,7 +8,10 @@ from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
-__all__ = ["data_dir", "describe", "device", "on_colab", "on_kaggle", "path", "report", "root", "weights_dir"]
+__all__ = [
+    "check_precision", "compile_problem", "data_dir", "describe", "device", "on_colab", "on_kaggle", "path", "report",
+    "root", "weights_dir",
+]  # fmt: skip
 
 PACKAGES = ("torch", "torchvision", "timm", "segmentation-models-pytorch", "albumentations", "accelerate", "numpy")
 MARKERS = ("Kvasir-SEG", "CVC-ClinicDB", "ISIC-2017", "ISIC-2018", "dsb2018_96", "isbi2012", "TestDataset")
@@ -97,6 +100,16 @@ def device(setting: str = "auto"):
     if setting == "cuda" and gpu_problem():
         raise RuntimeError(f"device 'cuda' was asked for: {gpu_problem()}; use device 'auto' or 'cpu'")
     return torch.device("cuda" if setting != "cpu" and not gpu_problem() else "cpu")
+
+
+def check_precision(place, precision: str) -> None:
+    """RuntimeError if the device `place` does not compute in "fp16" or "bf16"; every device does in "no", float32."""
+    import torch
+
+    if precision == "fp16" and place.type == "cpu":
+        raise RuntimeError("precision 'fp16' is for a GPU; use 'no' or 'bf16' on a CPU")
+    if precision == "bf16" and place.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        raise RuntimeError(f"{torch.cuda.get_device_name()} computes 'bf16' in emulation alone; use 'fp16' or 'no'")
 
 
 def describe() -> dict[str, str | int | None]:

@@ -142,7 +142,7 @@ def load_weights(model: nn.Module, path: str | Path) -> nn.Module:
     return model
 
 
-def load_run(run_dir: str | Path, weights_dir: str | None = None) -> tuple[nn.Module, RunParams]:
+def load_run(run_dir: str | Path) -> tuple[nn.Module, RunParams]:
     """The trained model of a run folder, in eval mode on the CPU, and the run's parameters.
 
     Raises:
@@ -157,8 +157,7 @@ def load_run(run_dir: str | Path, weights_dir: str | None = None) -> tuple[nn.Mo
             classes = int(file.metadata()["classes"])
     except (SafetensorError, TypeError, KeyError) as error:
         raise ValueError(f"{path} is damaged ({error}); delete its run folder and train again") from None
-    own = {"width": params.width, "batchnorm": params.batchnorm}
-    model = models.build(params.model, params.encoder, classes=classes, weights_dir=weights_dir, **own)
+    model = models.build(**params.network, classes=classes)
     if params.channels_last:
         model.to(memory_format=torch.channels_last)
     return load_weights(model, path).eval(), params

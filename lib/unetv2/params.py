@@ -130,6 +130,11 @@ class RunParams(Params):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     workers: int = Field(0, ge=0, description="data loader processes")
 
+    @property
+    def network(self) -> dict[str, Any]:
+        """The options of `models.build` that decide what network this run trains."""
+        return {"name": self.model, "encoder": self.encoder, "width": self.width, "batchnorm": self.batchnorm}
+
     @field_validator("dataset", "model", "encoder")
     @classmethod
     def _not_empty(cls, value: str) -> str:

@@ -4,13 +4,14 @@ Three seeds say little (a Wilcoxon test over five can never reach p < 0.05), whi
 each is segmented by both models. So scores are averaged per image over the seeds and compared in pairs.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy import stats as sps
 
-__all__ = ["holm", "paired", "summary"]
+__all__ = ["claim", "holm", "paired", "summary"]
 
 
 def paired(a, b, seed: int = 0, resamples: int = 10_000, level: float = 0.95) -> dict:
@@ -59,6 +60,33 @@ def holm(p: Sequence[float]) -> np.ndarray:
     order = np.argsort(p)
     adjusted = np.maximum.accumulate(p[order] * np.arange(p.size, 0, -1))
     return np.minimum(adjusted, 1.0)[np.argsort(order)]
+
+
+def claim(found: Mapping[str, Any], gains: Sequence[float]) -> str:
+    """What the comparison of a model with a reference allows to say, by one rule, so that hope has no say in it.
+
+    "Better" or "worse" takes three things, each a guard against another kind of luck: the interval excludes 0 (which
+    images), p < 0.05 in the signed rank test after `holm` (how many comparisons, or one huge difference), and the same
+    sign in all seeds, two or more (one training). With the interval alone the result leans to one side.
+
+    Args:
+        found: what `paired` returns, differences in points (hundredths), and its p value after `holm` as `p_holm`.
+        gains: of each seed, the mean score of the model less that of the reference; only the signs count.
+    """
+    low, high, seeds = found["ci_low"], found["ci_high"], len(gains)
+    text = f"{found['mean_difference']:+.2f} points [{low:+.2f}, {high:+.2f}], {found['n']:.0f} images. "
+    if low <= 0 <= high:
+        most = max(-low, high)
+        return text + f"The interval contains 0: no difference shown in the mean; more than {most:.2f} is unlikely."
+    word, sign = ("better", 1) if low > 0 else ("worse", -1)
+    agree = sum(sign * gain > 0 for gain in gains)
+    doubts = ["one training each, and another seed may turn it"] if seeds == 1 else []
+    doubts += [f"only {agree} of {seeds} seeds agree"] if agree < seeds > 1 else []
+    if found["p_holm"] >= 0.05:
+        doubts.append(f"the signed rank test has p = {found['p_holm']:.3f} after Holm")
+    if doubts:
+        return text + f"It leans to {word}, not enough for a claim: {'; '.join(doubts)}."
+    return text + f"As trained here it is {word} on images like these; all {seeds} seeds agree."
 
 
 def summary(

@@ -12,7 +12,6 @@ is that of the whole step, so the recipe does not change with the hardware); onl
 import argparse
 import ast
 import json
-import math
 import os
 import shutil
 import signal
@@ -41,6 +40,7 @@ from .params import RunParams
 
 __all__ = ["RECIPES", "Recipe", "fit", "main", "run"]
 
+LOOK = 16  # steps between two looks at the loss: each waits until a GPU has done all that it was given
 PLACES = {"output_dir", "data_dir", "weights_dir", "device", "workers"}  # where, not what: may change on resume
 
 
@@ -113,7 +113,8 @@ def fit(model: nn.Module, seg: data.SegData, params: RunParams, run_dir: str | P
     bar = tqdm(total=steps * params.epochs, initial=steps * len(history), unit="step", desc=params.model, disable=quiet)
     with bar, _explained(params, history, run_dir):
         for epoch in range(len(history), params.epochs):
-            start, values, dice = time.perf_counter(), [], history[-1]["val_dice"] if history else 0.0
+            start, dice = time.perf_counter(), history[-1]["val_dice"] if history else 0.0
+            values, unread = [], []  # of the loss: numbers, and tensors that may still be computed
             loader = _loader(train, epoch, params, accelerator)
             net.train()
             for step, (image, mask) in enumerate(_scaled(loader, recipe.scales, accelerator.device)):
@@ -122,21 +123,25 @@ def fit(model: nn.Module, seg: data.SegData, params: RunParams, run_dir: str | P
                     group["lr"] = rate
                 optimizer.zero_grad()
                 loss = criterion(net(image), mask)
-                values.append(loss.item())
-                if not math.isfinite(values[-1]):
-                    raise FloatingPointError(f"the loss is {values[-1]} in epoch {epoch + 1}, step {step + 1}")
+                unread.append(loss.detach())
                 accelerator.backward(loss)
                 if recipe.clip_norm:
                     accelerator.clip_grad_norm_(net.parameters(), recipe.clip_norm)
                 if recipe.clip_value:
                     accelerator.clip_grad_value_(net.parameters(), recipe.clip_value)
                 optimizer.step()
-                bar.set_postfix_str(f"loss {values[-1]:.3f}, Dice {dice:.3f}", refresh=False)
+                if len(unread) == LOOK or step + 1 == steps:
+                    values += torch.stack(unread).tolist()
+                    unread.clear()
+                    if not np.isfinite(values).all():
+                        bad = int(np.argmin(np.isfinite(values)))
+                        raise FloatingPointError(f"the loss is {values[bad]} in epoch {epoch + 1}, step {bad + 1}")
+                    bar.set_postfix_str(f"loss {values[-1]:.3f}, Dice {dice:.3f}", refresh=False)
                 bar.update()
             for buffer in model.buffers():  # running means differ between processes; the first one's are saved
                 broadcast(buffer)
             dice, iou = _validate(accelerator, model, seg, params)
-            if not math.isfinite(dice):
+            if not np.isfinite(dice):
                 raise FloatingPointError(f"the validation logits are not finite after epoch {epoch + 1}")
             mean = accelerator.reduce(torch.tensor(np.mean(values), device=accelerator.device).float(), "mean").item()
             row = {"epoch": epoch + 1, "loss": mean, "val_dice": dice, "val_iou": iou, "lr": rate}
@@ -166,11 +171,8 @@ def run(params: RunParams) -> dict:
     writes = _accelerator(params).is_main_process
     seg = data.load(params.dataset, params.data_dir, params.image_size, limit=params.limit)
     set_seed(params.seed)
-    weights_dir = env.weights_dir(params.weights_dir)
-    name, encoder, weights = params.model, params.encoder, params.encoder_weights
-    options = {"classes": seg.logit_channels, "weights_dir": weights_dir}
-    options |= {"width": params.width, "batchnorm": params.batchnorm}
-    model = models.build(name, encoder, weights, **options)
+    pretrained = {"encoder_weights": params.encoder_weights, "weights_dir": env.weights_dir(params.weights_dir)}
+    model = models.build(**params.network, **pretrained, classes=seg.logit_channels)
     fitted = fit(model, seg, params)
     result = {key: getattr(params, key) for key in ("dataset", "model", "seed")}
     result |= {"best_epoch": fitted["best_epoch"], "val_dice": fitted["val_dice"]}
@@ -187,10 +189,9 @@ def run(params: RunParams) -> dict:
 
 def _accelerator(params: RunParams) -> Accelerator:
     """An Accelerator for the precision, device and processes asked for; an error where they are not to be had."""
-    cpu = env.device(params.device).type == "cpu"
-    absent = {"fp16": cpu, "bf16": not cpu and not torch.cuda.is_bf16_supported()}
-    if absent.get(params.precision):
-        raise RuntimeError(f"precision {params.precision!r} does not work on this {'CPU' if cpu else 'GPU'}; use 'no'")
+    device = env.device(params.device)
+    env.check_precision(device, params.precision)
+    cpu = device.type == "cpu"
     AcceleratorState._reset_state(reset_partial_state=True)  # a notebook may train several times, each in its own way
     # a layer of an encoder that nothing uses would stop plain DDP; finding such at every step costs time and a warning
     kwargs = [DistributedDataParallelKwargs(static_graph=True)]
