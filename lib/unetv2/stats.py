@@ -76,8 +76,8 @@ def claim(found: Mapping[str, Any], gains: Sequence[float]) -> str:
     low, high, seeds = found["ci_low"], found["ci_high"], len(gains)
     text = f"{found['mean_difference']:+.2f} points [{low:+.2f}, {high:+.2f}], {found['n']:.0f} images. "
     if low <= 0 <= high:
-        most = max(-low, high)
-        return text + f"The interval contains 0: no difference shown in the mean; more than {most:.2f} is unlikely."
+        text += "The interval contains 0: no difference shown in the mean; "
+        return text + f"more than {max(-low, high):.2f} points is unlikely."
     word, sign = ("better", 1) if low > 0 else ("worse", -1)
     agree = sum(sign * gain > 0 for gain in gains)
     doubts = ["one training each, and another seed may turn it"] if seeds == 1 else []
