@@ -10,15 +10,14 @@ widths it has more to compute: the table gives parameters and multiply-adds of b
 """
 
 import argparse
-import time
+from functools import partial
 from pathlib import Path
 
-import numpy as np
 import segmentation_models_pytorch as smp
 import torch
 from monai.networks.nets import BasicUNetPlusPlus
 
-from unetv2.efficiency import macs
+from unetv2.efficiency import macs, spread, turns
 from unetv2.files import write_result
 from unetv2.nested import NestedUNet
 from unetv2.nested_smp import NestedUnetPlusPlus
@@ -44,18 +43,13 @@ def cost(model: torch.nn.Module, x: torch.Tensor) -> str:
     return f"{parameters / 1e6:.2f} M, {macs(model, x[:1]) / 1e9:.2f} G"
 
 
-def step(model: torch.nn.Module, x: torch.Tensor, train: bool) -> float:
+def step(model: torch.nn.Module, x: torch.Tensor, train: bool) -> None:
     model.train(train)
-    synchronise = torch.cuda.synchronize if x.is_cuda else lambda: None
-    synchronise()
-    start = time.perf_counter()
     with torch.set_grad_enabled(train):
         outputs = model(x)
         if train:
             outputs = outputs if isinstance(outputs, list) else [outputs]
             sum(output.square().mean() for output in outputs).backward()
-    synchronise()
-    return time.perf_counter() - start
 
 
 def main() -> None:
@@ -77,12 +71,8 @@ def main() -> None:
         models = [model.to(arguments.device) for model in models]
         costs = "; ".join(cost(model, x) for model in models)
         for label, train in (("forward + backward", True), ("forward, eval", False)):
-            times = [[step(model, x, train)] for model in models]  # warm-up, dropped below
-            for turn in range(arguments.repeats):
-                for which in (0, 1) if turn % 2 else (1, 0):
-                    times[which].append(step(models[which], x, train))
-            ours, theirs = (series[1:] for series in times)
-            ratio = np.quantile(np.divide(theirs, ours), [0.5, 0.1, 0.9]).round(3).tolist()
+            ours, theirs = turns([partial(step, m, x, train) for m in models], arguments.repeats, x.device)
+            ratio = spread(theirs / ours)
             rows.append({"pair": name, "pass": label, "parameters, MACs": costs, "theirs_over_ours": ratio})
             print(f"| {name} | {label} | {costs} | {ratio[0]:.2f} [{ratio[1]:.2f}, {ratio[2]:.2f}] |")
     if arguments.out:
@@ -90,7 +80,7 @@ def main() -> None:
         write_result(
             arguments.out,
             command=f"python benchmarks/nested_speed.py {given} --out FILE",
-            protocol="in turns in one process, the first turn left out; ratio of times in the same turn, median, p10, "
+            protocol="in turns in one process, the first three left out; ratio of times in the same turn, median, p10, "
             f"p90; float32, {torch.get_num_threads()} threads",
             rows=rows,
         )

@@ -2,16 +2,14 @@
 
     python benchmarks/sdi_speed.py [--repeat 30] [--device cpu] [--out FILE]
 
-Both compute Eqs. 2-4 on the same four maps, (8, 32, 64..8, 64..8), with the same weights, in turns in one process; the
-ratio is that of the medians. The released arrangement is written from its description: for each target level start
-from ones, resize each level to it, smooth, multiply. "Kept" is the bytes that autograd saves, each storage once,
-without parameters.
+Both compute Eqs. 2-4 on the same four maps, (8, 32, 64..8, 64..8), with the same weights, in turns in one process; a
+ratio is that of two times in the same turn. The released arrangement is written from its description: for each target
+level start from ones, resize each level to it, smooth, multiply. "Kept" is the bytes that autograd saves, each storage
+once, without parameters.
 """
 
 import argparse
-import statistics
 import sys
-import time
 from functools import partial
 from pathlib import Path
 
@@ -20,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "lib"))
-from unetv2.efficiency import saved
+from unetv2.efficiency import saved, spread, turns
 from unetv2.files import write_result
 from unetv2.sdi import SDI
 
@@ -39,15 +37,6 @@ def released(sdi: SDI, maps: list[Tensor]) -> list[Tensor]:
     return infused
 
 
-def seconds(form, maps: list[Tensor], gradients: list[Tensor], device: str) -> float:
-    wait = torch.cuda.synchronize if device == "cuda" else lambda: None
-    wait()
-    start = time.perf_counter()
-    torch.autograd.backward(form(maps), gradients)
-    wait()
-    return time.perf_counter() - start
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeat", type=int, default=30)
@@ -64,25 +53,19 @@ def main() -> None:
     torch.testing.assert_close(forms["released"](maps), forms["efficient"](maps), rtol=1e-4, atol=1e-5)
 
     kept = {name: saved(partial(form, maps), sdi.parameters()) for name, form in forms.items()}
-    times = {name: [] for name in forms}
-    for turn in range(args.repeat + 3):
-        for name, form in forms.items():
-            t = seconds(form, maps, gradients, args.device)
-            if turn >= 3:  # the first turns warm up
-                times[name].append(t)
-    medians = {name: statistics.median(t) for name, t in times.items()}
-    speedup = {name: medians["released"] / t for name, t in medians.items()}
+    steps = [lambda form=form: torch.autograd.backward(form(maps), gradients) for form in forms.values()]
+    seconds = turns(steps, args.repeat, torch.device(args.device))
+    speedup = {name: spread(seconds[0] / t) for name, t in zip(forms, seconds, strict=True)}
     memory = {name: k / kept["released"] for name, k in kept.items()}
     for name in forms:
-        print(
-            f"{name:10s} {speedup[name]:.2f}x the released speed, keeps {memory[name]:.2f}x, {kept[name] / 1e6:.1f} MB"
-        )
+        speed = "{:.2f} [{:.2f}, {:.2f}]".format(*speedup[name])
+        print(f"{name:10s} {speed} of the released speed, keeps {memory[name]:.2f}, {kept[name] / 1e6:.1f} MB")
     if args.out:
         write_result(
             args.out,
             command=f"python benchmarks/sdi_speed.py --repeat {args.repeat} --device {args.device} --out FILE",
-            protocol="Eqs. 2-4, forward and backward, (8, 32, 64..8, 64..8), float32; ratio of medians, in turns in "
-            f"one run; {torch.get_num_threads()} threads",
+            protocol="Eqs. 2-4, forward and backward, (8, 32, 64..8, 64..8), float32; in turns in one run; ratio of "
+            f"times in the same turn, median, p10, p90; {torch.get_num_threads()} threads",
             speed_over_released=speedup,
             kept_over_released=memory,
             kept_bytes=kept,

@@ -142,11 +142,13 @@ def test_command_reports_a_folder_that_is_no_run(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not os.environ.get("UNETV2_SWEEP"), reason="20 minutes of CPU: set UNETV2_SWEEP=1")
+@pytest.mark.skipif(not os.environ.get("UNETV2_SWEEP"), reason="10 minutes of two cores: set UNETV2_SWEEP=1")
 def test_every_model_of_the_registry(tmp_path):
     free = {}
     for name in models.names():
         for format in export.FORMATS:
             model = models.build(name, "tu-pvt_v2_b0" if "stride2" in name else "tu-test_resnet", width=8)
             free[name, format] = export.export(model, tmp_path / "file", format, size=128, name=name).free
-    assert set(free.values()) == {FREE}, free
+    fixed = {case for case, names in free.items() if names != FREE}  # these get a free batch alone
+    atrous = {(f"smp-{arch}{sdi}", "torch") for arch in ("deeplabv3plus", "pan") for sdi in ("", "+sdi")}
+    assert fixed == atrous | {("smp-upernet", "onnx"), ("smp-upernet+sdi", "onnx")}
