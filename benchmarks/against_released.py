@@ -93,8 +93,8 @@ def equality(args: argparse.Namespace) -> int:
         write_result(
             args.out,
             command="python benchmarks/against_released.py --repo CLONE --out FILE",
-            protocol=f"released random weights in our model, 2 random images of {args.size} px, float32; relative: norm "
-            "of the difference over the norm of the released tensor less its mean, the worst tensor",
+            protocol=f"released random weights in our model, 2 random images of {args.size} px, float32; relative: "
+            "norm of the difference over the norm of the released tensor less its mean, the worst tensor",
             parameters={"released": counts[0], "released, unused": unused, "ours": counts[1]},
             differences=differences,
             limits=limits,
