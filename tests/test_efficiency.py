@@ -124,6 +124,17 @@ def test_table_of_names_and_of_a_module_of_ones_own():
     assert own.training and not own[1].training
     torch.testing.assert_close(own.state_dict(), before, rtol=0, atol=0)
     assert all(p.grad is None for p in own.parameters())
+    own[0].weight.grad = torch.ones_like(own[0].weight)
+    efficiency.measure(own, 32, device="cpu", repeats=0)
+    assert (own[0].weight.grad == 1).all(), "the user's gradients"
+
+
+@pytest.mark.parametrize("batch", [1, 2, 5])
+@pytest.mark.parametrize("precision, bytes_each", [("no", 4), ("bf16", 2)])
+def test_kept_is_per_image_whatever_the_batch_and_without_weights(batch, precision, bytes_each):
+    net = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1, bias=False), nn.Conv2d(8, 1, 1, bias=False))
+    row = efficiency.measure(net, 16, device="cpu", batch=batch, precision=precision, repeats=0)
+    assert row["kept_bytes"] == bytes_each * 16 * 16 * (3 + 8), "the input of each convolution"
 
 
 def test_models_take_turns():
@@ -142,8 +153,13 @@ class Picky(nn.Module):
     "chosen, options, message",
     [
         (["unetv3"], {}, "unknown model 'unetv3'; did you mean 'unetv2'"),
-        (["unet"], {"image_sizes": [50]}, r"unet fails on an input of \(2, 3, 50, 50\): .*50.*another image size"),
+        (["unet"], {"image_sizes": [50]}, r"unet fails on an input of \(8, 3, 50, 50\): .*50.*multiple of 32"),
         ({"mine": Picky()}, {}, "mine fails on an input of .*IndexError"),
+        ([Picky()], {}, "need a name each"),
+        (["unet"], {"batch": 0}, "batch=0 .* at least 1"),
+        (["unet"], {"repeats": -1}, "repeats=-1 at least 0"),
+        (["unet"], {"image_sizes": [64, -32]}, r"image_sizes=\[64, -32\] must be at least 1"),
+        (["unet"], {"image_sizes": 10**6}, r"an input of \(8, 3, 1000000, 1000000\) does not fit into memory"),
         (["unet"], {"precision": "half"}, "unknown precision 'half'"),
     ],
 )
@@ -164,7 +180,9 @@ def test_fp16_on_a_cpu_is_one_error():
 
 
 def test_command(tmp_path, monkeypatch, capsys):
-    (tmp_path / "mine.py").write_text("from torch import nn\ndef net():\n    return nn.Conv2d(3, 1, 1)\nnumber = int\n")
+    (tmp_path / "mine.py").write_text(
+        "from torch import nn\ndef net():\n    return nn.Conv2d(3, 1, 1)\nnumber = int\nbroken = {}.popitem\n"
+    )
     monkeypatch.syspath_prepend(tmp_path)
     out = tmp_path / "r.json"
     options = ["--encoder", SMALL, "--sizes", "64", "--repeats", "1", "--batch", "1", "--device", "cpu"]
@@ -174,9 +192,12 @@ def test_command(tmp_path, monkeypatch, capsys):
     assert "FLOPs/2" in capsys.readouterr().out and {"command", "protocol", "environment"} <= set(result)
     again = result["command"].removeprefix("python -m unetv2.efficiency ").replace("FILE", str(out)).split()
     efficiency.main(again)  # the recorded command is one that runs
-    for spec in ("mine", "mine:nett", "nowhere:net", "mine:number"):
+    for spec in ("mine", "mine:nett", "nowhere:net", "mine:number", "mine:broken"):
         with pytest.raises(SystemExit, match=f"error: --module '{spec}'"):
             efficiency.main(["--module", spec, *options])
+    for place in (tmp_path, out / "below.json"):
+        with pytest.raises(SystemExit, match="name a file to write"):
+            efficiency.main([*options, "--out", str(place)])
 
 
 @pytest.mark.gpu

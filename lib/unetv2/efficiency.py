@@ -44,10 +44,10 @@ WARM_UP = 3  # turns before the clock counts
 PROTOCOL = (
     "One process, models in turns, each turn in the reverse order of the last, {warm_up} turns of warm-up, then "
     "{repeats}; synchronised; median with 10th and 90th percentile. MACs: torch.utils.flop_counter / 2, one image, "
-    "eval mode (matrix products, convolutions, attention; nothing elementwise). Kept: bytes per image that autograd "
-    "holds for backward in train mode at batch 2, each storage once, without parameters. Ratios are to the first model "
-    "in the same turn. Absolute times on a GPU alone. Peak: the most bytes that are allocated at one time, weights, "
-    "activations and in training gradients, no optimizer, at batch {batch} (at least 2). Latency: batch 1; throughput: "
+    "eval mode (matrix products, convolutions, attention; nothing elementwise). Kept: bytes that autograd holds for "
+    "backward in train mode for one image more (three less two), each storage once. Peak: the most bytes that are "
+    "allocated at one time, weights, activations and in training gradients, no optimizer, at batch {batch} (at least "
+    "2). Ratios are to the first model in the same turn. Absolute times on a GPU alone. Latency: batch 1; throughput: "
     "batch {batch}; input 3 x size x size, random weights, precision {precision}"
 )
 
@@ -82,13 +82,13 @@ def saved(forward: Callable[[], Any], parameters: Iterable[Tensor]) -> int:
 
 def measure(model: str | nn.Module, image_size: int = 256, **options: Any) -> dict[str, Any]:
     """The row of one model, by name or a module: `table` with one model and one size; `options` are its own."""
-    named = [model] if isinstance(model, str) else {type(model).__name__: model}
-    return table(named, [image_size], **options)[0]
+    named = model if isinstance(model, str) else {type(model).__name__: model}
+    return table(named, image_size, **options)[0]
 
 
 def table(
-    chosen: Sequence[str] | Mapping[str, nn.Module],
-    image_sizes: Sequence[int] = (256,),
+    chosen: str | Sequence[str] | Mapping[str, nn.Module],
+    image_sizes: int | Sequence[int] = 256,
     *,
     encoder: str = "resnet18",
     batch: int = 8,
@@ -100,7 +100,7 @@ def table(
 
     Args:
         chosen: names of `models.names()`, built with `encoder` and random weights, or modules of your own by name. A
-            module takes (N, 3, H, W) in [0, 1) and is left on `device`, its mode and weights as they were.
+            module takes (N, 3, H, W) in [0, 1) and is left on `device`; mode, weights and gradients as they were.
         batch: of the throughput.
         precision: "no" is float32; "fp16", "bf16" run in autocast, as training does.
         repeats: turns that are timed; 0: count only.
@@ -110,21 +110,33 @@ def table(
         throughput_ratio, and on a GPU latency_ms, images_per_s. Times are [median, p10, p90].
 
     Raises:
-        ValueError: an unknown name; a model that fails at a size.
+        ValueError: an unknown name; a model that fails at a size; an input too large for memory; a number below 1
+            (`repeats`: 0).
         RuntimeError: "cuda" without a working GPU; a precision that the device does not have.
     """
     if precision not in get_args(Precision):
         raise unknown("precision", precision, get_args(Precision))
+    sizes = [image_sizes] if isinstance(image_sizes, int) else list(image_sizes)
+    if min(batch, *sizes) < 1 or repeats < 0:
+        raise ValueError(f"batch={batch} and image_sizes={sizes} must be at least 1, repeats={repeats} at least 0")
     place = env.device(device)
     env.check_precision(place, precision)
-    built = chosen if isinstance(chosen, Mapping) else {name: models.build(name, encoder) for name in chosen}
+    if not isinstance(chosen, Mapping):
+        chosen = [chosen] if isinstance(chosen, str) else chosen
+        if not all(isinstance(name, str) for name in chosen):
+            raise ValueError("models that are not of the registry need a name each: {'mine': module}")
+        chosen = {name: models.build(name, encoder) for name in chosen}
     rows = []
-    for size in image_sizes:
-        x = torch.rand(max(batch, 2), 3, size, size, device=place)  # batch normalisation trains on two
+    for size in sizes:
+        shape = (max(batch, 2), 3, size, size)  # batch normalisation trains on two
+        try:
+            x = torch.rand(shape, device=place)
+        except RuntimeError as error:
+            raise ValueError(f"an input of {shape} does not fit into memory; lower the image size or batch") from error
         with torch.autocast(place.type, {"fp16": torch.float16}.get(precision, torch.bfloat16), precision != "no"):
-            block = [_count(name, model, x) for name, model in built.items()]
+            block = [_count(name, model, x) for name, model in chosen.items()]
             if repeats:
-                _time(block, built, x[:batch], repeats)
+                _time(block, chosen, x[:batch], repeats)
         rows += block
     return rows
 
@@ -132,13 +144,16 @@ def table(
 def _count(name: str, model: nn.Module, x: Tensor) -> dict[str, Any]:
     """What needs no clock; the first pass, so a model that does not fit the input fails here."""
     row = {"model": name, "image_size": x.shape[-1], "params": sum(p.numel() for p in model.parameters())}
+    two, three = (torch.rand(n, *x.shape[1:], device=x.device) for n in (2, 3))
     try:
         model.to(x.device)
-        return row | {"macs": macs(model, x[:1]), "kept_bytes": kept(model, x[:2]) // 2} | _peaks_of(model, x)
+        per_image = kept(model, three) - kept(model, two)  # what does not grow is no image's: autocast's weights
+        return row | {"macs": macs(model, x[:1]), "kept_bytes": per_image} | _peaks_of(model, x)
     except Exception as error:  # whatever a user's own module raises
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ValueError(
-            f"{name} fails on an input of {tuple(x[:2].shape)}: {reason}; choose another image size or a smaller batch"
+            f"{name} fails on an input of {tuple(x.shape)}: {reason}. It has to take (N, 3, H, W) in float32; many "
+            "models want an image size that is a multiple of 32, and memory a small batch"
         ) from error
 
 
@@ -158,7 +173,6 @@ def _peaks_of(model: nn.Module, x: Tensor) -> dict[str, int]:
     for phase, work in (("inference", infer), ("training", train)):
         with _mode(model, train=work is train):
             found[f"peak_{phase}_bytes"] = weights + _allocated(work, x.device)
-        model.zero_grad()
     return found
 
 
@@ -226,15 +240,18 @@ def _tensors(output: Any) -> Iterator[Tensor]:
 
 @contextmanager
 def _mode(model: nn.Module, train: bool) -> Iterator[None]:
-    """Train or eval mode inside; afterwards the modes and buffers (running statistics) as they were."""
+    """Train or eval mode inside, without gradients; afterwards modes, gradients and running statistics as they were."""
     modes = {m: m.training for m in model.modules()}
+    gradients = {p: p.grad for p in model.parameters()}
     buffers = {b: b.clone() for b in model.buffers()} if train else {}
-    model.train(train)
+    model.train(train).zero_grad()
     try:
         yield
     finally:
         for module, mode in modes.items():
             module.training = mode
+        for p, gradient in gradients.items():
+            p.grad = gradient
         with torch.no_grad():
             for buffer, value in buffers.items():
                 buffer.copy_(value)
@@ -357,9 +374,11 @@ def groups(model: nn.Module, x: Tensor, names: Sequence[str], repeats: int = 5) 
     Bytes: what each operation reads and writes, as if nothing stayed in a cache between two of them.
 
     Raises:
-        ValueError: a name that the model does not have.
+        ValueError: a name that the model does not have, no repeats.
     """
-    known = dict(model.named_modules())
+    if repeats < 1:
+        raise ValueError(f"repeats={repeats} must be at least 1")
+    known, names = dict(model.named_modules()), [names] if isinstance(names, str) else names
     for name in names:
         if name not in known:
             raise unknown("group of layers", name, (n for n in known if n.count(".") < 2 and n))
@@ -389,8 +408,9 @@ def _module(spec: str) -> nn.Module:
     package, _, factory = spec.partition(":")
     try:
         made = getattr(importlib.import_module(package), factory)()
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(f"--module {spec!r}: {error}; give package:factory, a function without arguments") from error
+    except Exception as error:  # whatever a user's own code raises
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise ValueError(f"--module {spec!r}: {reason}; give package:factory, a function without arguments") from error
     if not isinstance(made, nn.Module):
         raise ValueError(f"--module {spec!r} gives a {type(made).__name__}, not an nn.Module")
     return made
@@ -408,20 +428,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--repeats", type=int, default=20, help="timed turns; 0: count only")
     parser.add_argument("--out", type=Path, help="also write the result to this JSON file")
     a = parser.parse_args(arguments)
+    options = {"batch": a.batch, "device": a.device, "precision": a.precision, "repeats": a.repeats}
     try:
+        if a.out and (a.out.is_dir() or any(folder.is_file() for folder in a.out.parents)):
+            raise ValueError(f"--out {a.out} is a folder, or in a file: name a file to write")
         chosen = {name: models.build(name, a.encoder) for name in a.models} | {s: _module(s) for s in a.module}
-        options = {"batch": a.batch, "device": a.device, "precision": a.precision, "repeats": a.repeats}
         rows = table(chosen, a.sizes, **options)
-    except (ValueError, RuntimeError) as error:
+        print(readable(rows).to_string())
+        if a.out:
+            own = f" --module {' '.join(a.module)}" if a.module else ""
+            command = f"python -m unetv2.efficiency --models {' '.join(a.models)}{own} --encoder {a.encoder}"
+            command += f" --sizes {' '.join(map(str, a.sizes))} --batch {a.batch} --device {a.device}"
+            command += f" --precision {a.precision} --repeats {a.repeats} --out FILE"
+            protocol = PROTOCOL.format(warm_up=WARM_UP, **options)
+            files.write_result(a.out, command=command, protocol=protocol, encoder=a.encoder, rows=rows)
+    except KeyboardInterrupt:
+        raise SystemExit("interrupted; nothing was written") from None
+    except (ValueError, OSError, RuntimeError) as error:
         raise SystemExit(f"error: {error}") from None
-    print(readable(rows).to_string())
-    if a.out:
-        own = f" --module {' '.join(a.module)}" if a.module else ""
-        command = f"python -m unetv2.efficiency --models {' '.join(a.models)}{own} --encoder {a.encoder}"
-        command += f" --sizes {' '.join(map(str, a.sizes))} --batch {a.batch} --device {a.device}"
-        command += f" --precision {a.precision} --repeats {a.repeats} --out FILE"
-        protocol = PROTOCOL.format(warm_up=WARM_UP, **options)
-        files.write_result(a.out, command=command, protocol=protocol, encoder=a.encoder, rows=rows)
 
 
 if __name__ == "__main__":
