@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import zlib
 
 import cv2
 import numpy as np
@@ -300,6 +301,44 @@ def test_masks_of_every_kind_read_alike(tmp_path):
         assert np.array_equal(images.read_mask(tmp_path / name), truth), name
 
 
+def test_sixteen_bit_colour_is_stretched_to_the_files_own_range(tmp_path):
+    """12 bits in 16, as cameras of microscopes write them: the upper 8 alone would leave 16 steps."""
+    values = np.linspace(1000, 5000, 40 * 60 * 3).reshape(40, 60, 3).astype(np.uint16)
+    expected = (values.astype(float) - 1000) * 255 / 4000
+    rgb = {"rgb.png": values, "rgb.tif": values, "rgba.png": np.dstack([values, np.full((40, 60), 65535, np.uint16)])}
+    for name, array in rgb.items():
+        assert cv2.imwrite(str(tmp_path / name), array[..., [2, 1, 0, 3][: array.shape[2]]])
+        found = images.read_image(tmp_path / name)
+        assert found.dtype == np.uint8 and np.abs(found - expected).max() <= 1, name
+    chunk = b"eXIfMM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"  # orientation 6
+    png = (tmp_path / "rgb.png").read_bytes()
+    tag = (len(chunk) - 4).to_bytes(4, "big") + chunk + zlib.crc32(chunk).to_bytes(4, "big")
+    (tmp_path / "turned.png").write_bytes(png[:33] + tag + png[33:])  # after the header chunk
+    for upright, truth in ((False, expected), (True, np.rot90(expected, -1))):
+        found = images.read_image(tmp_path / "turned.png", upright)
+        assert found.shape == truth.shape and np.abs(found - truth).max() <= 1
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_values_that_are_not_numbers_are_an_error(bad, tmp_path):
+    values = np.ones((8, 8), np.float32)
+    values[2, 3] = bad
+    Image.fromarray(values).save(tmp_path / "x.tif")
+    for read in (images.read_image, images.read_mask):
+        with pytest.raises(ValueError, match=r"x\.tif: it holds values that are not numbers"):
+            read(tmp_path / "x.tif")
+
+
+def test_an_empty_and_a_vast_file_say_so(tmp_path, monkeypatch):
+    (tmp_path / "a.png").touch()
+    with pytest.raises(ValueError, match=r"cannot read .*a\.png: the file is empty; replace or remove it"):
+        images.read_image(tmp_path / "a.png")
+    Image.new("L", (30, 30)).save(tmp_path / "b.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 400)
+    with pytest.raises(ValueError, match=r"b\.png: it has more than 179 megapixels; shrink it"):
+        images.read_image(tmp_path / "b.png")
+
+
 def test_resizing_keeps_mask_and_image_aligned():
     mask = np.zeros((300, 200), np.uint8)
     mask[90:210, 60:140] = 1
@@ -327,8 +366,9 @@ def test_second_load_decodes_nothing_and_a_changed_file_is_seen(fake_dataset, tm
 def test_a_cache_that_cannot_be_written_is_one_clear_error_and_leaves_nothing(fake_dataset, tmp_path, monkeypatch):
     root = fake_dataset()
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(OSError, match=r"cannot write .*file.*choose another"):
+    with pytest.raises(OSError, match=r"cannot write .*file.*choose another") as caught:
         data.load(f"folder:{root}", cache_dir=tmp_path / "file" / "cache")
+    assert "free space" not in str(caught.value)
 
     def full(array):
         raise OSError(28, "No space left on device")

@@ -1,6 +1,7 @@
 """What models cost: the paper's Table 4 to its printed digits, counts done by hand, and errors that help."""
 
 import json
+import weakref
 
 import pytest
 import torch
@@ -81,6 +82,18 @@ class Scaled(nn.Module):
 
     def forward(self, x):
         return nn.functional.relu(torch.cat([x, x], 1) * self.weight)
+
+
+def test_what_was_kept_is_freed():
+    outputs = []
+
+    def forward():
+        y = torch.ones(4, requires_grad=True).exp()  # keeps its own result
+        outputs.append(weakref.ref(y))
+        return y
+
+    assert efficiency.saved(forward, []) == 16
+    assert outputs[0]() is None
 
 
 def test_peaks_by_hand():

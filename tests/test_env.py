@@ -55,6 +55,11 @@ def test_description_is_json_and_names_no_person_or_place():
     assert getpass.getuser() not in text.split('"')
 
 
+def test_unknown_device():
+    with pytest.raises(ValueError, match=r"unknown device 'gpu'.* Valid: auto, cpu, cuda"):
+        env.device("gpu")
+
+
 def test_a_gpu_that_fails_at_its_first_operation_is_not_used(monkeypatch, capsys):
     import torch
 

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from unetv2 import data, evaluate, metrics
+from unetv2 import data, env, evaluate, metrics, models
 from unetv2.params import RunParams
 
 
@@ -113,7 +113,7 @@ def test_damaged_missing_and_foreign_weights(tmp_path):
     with pytest.raises(FileNotFoundError, match="holds no trained run"):
         evaluate.load_run(tmp_path)
     save_file({"other": torch.zeros(2)}, path)
-    with pytest.raises(ValueError, match="weights of another model"):
+    with pytest.raises(ValueError, match="weights of another model than Marks"):
         evaluate.load_weights(model, path)
     save_file({"scale": torch.tensor(3.0)}, path, metadata={"classes": "1"})
     assert evaluate.load_weights(model, path).scale == 3
@@ -122,6 +122,49 @@ def test_damaged_missing_and_foreign_weights(tmp_path):
     for load in (lambda: evaluate.load_weights(model, path), lambda: evaluate.load_run(tmp_path)):
         with pytest.raises(ValueError, match="is damaged"):
             load()
+
+
+@pytest.fixture
+def run_dir(tmp_path):
+    """A run folder as unetv2.train leaves it, with random weights."""
+    folder = tmp_path / "work" / "run"
+    folder.mkdir(parents=True)
+    params = RunParams(model="unet", encoder="tu-test_resnet")
+    (folder / "params.json").write_text(json.dumps(params.model_dump()))
+    state = models.build("unet", "tu-test_resnet").state_dict()
+    save_file({k: v.contiguous() for k, v in state.items()}, folder / "model.safetensors", metadata={"classes": "1"})
+    return folder
+
+
+def test_a_relative_run_is_the_working_directorys_else_the_repositorys(run_dir, monkeypatch, tmp_path):
+    monkeypatch.setattr(env, "root", lambda: tmp_path / "work")
+    for here in (run_dir.parent, tmp_path):
+        monkeypatch.chdir(here)
+        assert evaluate.find_run("run") == run_dir and evaluate.load_run("run")[1].model == "unet"
+    with pytest.raises(FileNotFoundError, match=f"{tmp_path}/work/gone holds no trained run"):
+        evaluate.load_run("gone")
+    with pytest.raises(SystemExit, match=f"error: {tmp_path} holds no trained run"):
+        evaluate.main(["."])
+
+
+@pytest.mark.parametrize("text, words", [
+    ("{", "Expecting"), ("[]", "dictionary"), ("null", "None"), ('{"modle": "unet"}', "did you mean 'model'"),
+    ('{"model": "unet2"}', "unknown model 'unet2'"), ('{"encoder": "resnet17"}', "unknown encoder 'resnet17'"),
+    ('{"image_size": "big"}', "image_size='big'"),
+])  # fmt: skip
+def test_damaged_parameters_are_one_line_that_names_the_file(run_dir, text, words):
+    (run_dir / "params.json").write_text(text)
+    with pytest.raises(ValueError, match=rf"{run_dir}/params.json describes no run \(.*{words}.*restore it") as caught:
+        evaluate.load_run(run_dir)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_weights_of_another_model_name_the_expected_one_in_one_line(run_dir):
+    (run_dir / "params.json").write_text('{"model": "unetv2", "encoder": "resnet18"}')
+    with pytest.raises(ValueError, match=r"another model than .*name unetv2, encoder resnet18") as caught:
+        evaluate.load_run(run_dir)
+    text = str(caught.value)
+    assert len(text.splitlines()) == 1 and "state_dict" not in text and "weight" not in text.split("than")[1]
 
 
 def test_pickled_weights_are_not_run(tmp_path):

@@ -13,6 +13,7 @@ from torch import nn
 from unetv2 import export, models
 from unetv2.nested import NestedUNet
 from unetv2.nested_smp import NestedUnetPlusPlus
+from unetv2.params import RunParams
 
 FREE = ("batch", "height", "width")
 
@@ -139,6 +140,47 @@ def test_a_file_that_computes_something_else_is_refused(tmp_path, monkeypatch):
 def test_command_reports_a_folder_that_is_no_run(tmp_path):
     with pytest.raises(SystemExit, match=r"error: .* holds no trained run"):
         export.main([str(tmp_path), "--output", str(tmp_path / "m.onnx")])
+
+
+@pytest.fixture
+def run_dir(monkeypatch, tmp_path):
+    """A run "r" in the working directory, of a model that is exported in no time."""
+    (tmp_path / "r").mkdir()
+    monkeypatch.chdir(tmp_path)
+    params = RunParams(image_size=64)
+    monkeypatch.setattr(export.evaluate, "load_run", lambda run: (nn.Conv2d(3, 1, 1), params))
+    return tmp_path / "r"
+
+
+@pytest.mark.parametrize("args, name, format", [
+    ("--output m.pt2", "m.pt2", "torch"), ("--output m.ONNX", "m.ONNX", "onnx"), ("", "r/model.onnx", "onnx"),
+    ("--format torch", "r/model.pt2", "torch"), ("--format torch --output m", "m", "torch"),
+])  # fmt: skip
+def test_the_ending_names_the_format(args, name, format, run_dir):
+    export.main(["r", *args.split()])
+    content = (run_dir.parent / name).read_bytes()
+    assert content.startswith(b"PK") == (format == "torch") and (format == "torch" or b"logits" in content)
+
+
+@pytest.mark.parametrize("args, words", [
+    ("--format torch --output m.onnx", "m.onnx and --format do not agree"), ("--output m.zip", "in .onnx for onnx"),
+    ("--format torch --output r", "r is a folder: name a file"),
+])  # fmt: skip
+def test_output_that_cannot_be_is_an_error_before_the_work(args, words, run_dir, monkeypatch):
+    monkeypatch.setattr(export, "_capture", lambda *args: pytest.fail("work was done"))
+    with pytest.raises(SystemExit, match=f"^error: .*{words}"):
+        export.main(["r", *args.split()])
+    assert list(run_dir.parent.rglob("*")) == [run_dir]
+
+
+def test_interrupted_export_is_one_line_and_no_file(run_dir, monkeypatch):
+    def interrupted(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(export, "_onnx", interrupted)
+    with pytest.raises(SystemExit, match=r"^interrupted; no file was written$"):
+        export.main(["r"])
+    assert not list(run_dir.iterdir())
 
 
 @pytest.mark.slow

@@ -1,9 +1,13 @@
 """Predict: masks of the image's own size and place; what cannot be read is reported, and the rest done."""
 
 import json
+import shutil
+import subprocess
+import sys
 from collections import Counter
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from PIL import Image
@@ -87,6 +91,57 @@ def test_batches_folders_and_names(tmp_path):
     assert [path.relative_to(tmp_path / "two").as_posix() for path in done.masks] == ["a/x_mask.png", "b/x_mask.png"]
 
 
+@pytest.mark.parametrize("names, masks", [
+    ("a.jpg a.png", "a.jpg a.png"), ("a.jpg a.png a.jpg.png", "a.jpg a.png a.jpg.png"),
+    ("a.jpg a.jpg.png", "a a.jpg.png"), ("a.png a.b.png", "a a.b"), ("a.bmp a.png a.png.gif a.png.gif.png",
+    "a.bmp a.png a.png.gif a.png.gif.png"),
+])  # fmt: skip
+def test_every_image_has_a_mask_of_its_own(names, masks, tmp_path):
+    for name in names.split():
+        save(tmp_path / "in" / name)
+    done = predict.predict((Bright(), 32), tmp_path / "in", tmp_path / "out").masks
+    assert sorted(p.name for p in done) == sorted(f"{m}_mask.png" for m in masks.split())
+    assert sorted(done) == sorted((tmp_path / "out").iterdir())
+
+
+def test_results_stay_in_the_output_folder_under_the_names_the_user_gave(tmp_path, monkeypatch):
+    here = tmp_path / "w/deep"
+    save(here / "other/y.png"), save(tmp_path / "w/photos/x.png"), save(tmp_path / "store/z.png")
+    (here / "album").symlink_to(tmp_path / "store")  # album/.. is tmp_path, as the system sees it
+    (tmp_path / "w/photos/named.png").symlink_to(tmp_path / "store/z.png")
+    monkeypatch.chdir(here)
+    for given, names in (
+        (["../photos", "other"], {"photos/x", "photos/named", "deep/other/y"}),
+        (["../photos/named.png"], {"named"}),
+        (["album", "other"], {"album/z", "other/y"}),
+        (["album/../store", "other"], {"store/z", "w/deep/other/y"}),
+    ):
+        before = set(tmp_path.rglob("*"))
+        done = predict.predict((Bright(), 32), given, tmp_path / "out")
+        assert {p.relative_to(tmp_path / "out").as_posix() for p in done.masks} == {f"{n}_mask.png" for n in names}
+        assert all(tmp_path / "out" in (p, *p.parents) for p in set(tmp_path.rglob("*")) - before)
+        shutil.rmtree(tmp_path / "out")
+
+
+def test_pillow_warns_the_user_of_nothing(tmp_path):
+    """In a process of its own: pytest has filters of its own."""
+    palette = Image.fromarray(picture()).quantize(4)
+    palette.save(tmp_path / "palette.png", transparency=bytes(4))
+    save(tmp_path / "large.png")
+    code = """if True:
+        import sys, warnings
+        from pathlib import Path
+        from PIL import Image
+        from unetv2.data.images import read_image
+        Image.MAX_IMAGE_PIXELS = 3000
+        for path in sys.argv[1:]:
+            assert read_image(Path(path)).shape == (48, 80, 3)
+    """
+    files = [tmp_path / "palette.png", tmp_path / "large.png"]
+    done = subprocess.run([sys.executable, "-W", "always", "-c", code, *files], capture_output=True, text=True)
+    assert done.returncode == 0 and "BombWarning" not in done.stderr and "Palette" not in done.stderr, done.stderr
+
+
 def test_logits_not_labels_are_enlarged(tmp_path):
     disc = np.hypot(*(np.mgrid[:512, :512] - 256)) < 150
     source = save(tmp_path / "disc.png", np.repeat(disc[..., None] * np.uint8(255), 3, 2))
@@ -130,12 +185,16 @@ def test_what_is_no_image_is_reported_and_the_rest_done(tmp_path, capsys):
     (source / "notes.txt").write_text("hello")
     (source / "empty.jpg").touch()
     (source / "half.jpg").write_bytes((source / "a.jpg").read_bytes()[:-200])
+    (source / "dead.png").symlink_to("gone")
+    save(source / "nan.tif", np.full((8, 8), np.nan, np.float32))
     with pytest.raises(SystemExit) as stop:
         predict.main([str(run_of("unet", tmp_path / "run")), str(source), "--output", str(tmp_path / "out")])
     assert capsys.readouterr().out == "2 masks written\n"
     lines = str(stop.value.code).splitlines()  # a text as code: printed, and status 1
-    assert lines[0] == "left out: 3" and len(lines) == 4
-    assert all(f"cannot read {source / name}: " in str(lines) for name in ("notes.txt", "empty.jpg", "half.jpg"))
+    assert lines[0] == "left out: 5" and len(lines) == 6
+    names = ("dead.png", "empty.jpg", "half.jpg", "nan.tif", "notes.txt")
+    assert all(f"cannot read {source / name}: " in line for name, line in zip(names, lines[1:], strict=True))
+    assert "dataset" not in str(lines)
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a_mask.png", "one_mask.png"]
     assert read(tmp_path / "out" / "one_mask.png").shape == (1, 1)
 
@@ -162,9 +221,17 @@ def test_onnx_file_gives_the_runs_masks(tmp_path):
     assert np.abs(a - b).max() <= 1 and np.ptp(a) > 1
     with pytest.raises(ValueError, match="an ONNX file runs on the CPU"):
         predict.predict(file, source, tmp_path / "c", device="cuda")
-    file.write_bytes(file.read_bytes()[:1000])
-    with pytest.raises(ValueError, match=r"model\.onnx is no ONNX file that unetv2\.export wrote"):
-        predict.load(file)
+    proto = onnx.load(file)
+    proto.graph.input[0].name = proto.graph.node[0].input[0] = "x"
+    onnx.save(proto, tmp_path / "renamed.onnx")
+    del proto.metadata_props[:]
+    onnx.save(proto, tmp_path / "foreign.onnx")
+    (tmp_path / "half.onnx").write_bytes(file.read_bytes()[:1000])
+    (tmp_path / "model.pt2").write_bytes(b"PK")
+    for name in ("renamed.onnx", "foreign.onnx", "half.onnx", "model.pt2"):
+        with pytest.raises(ValueError, match=rf"{name} is no ONNX file that unetv2\.export wrote; name") as caught:
+            predict.load(tmp_path / name)
+        assert len(str(caught.value).splitlines()) == 1 and "ONNXRuntimeError" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -177,14 +244,23 @@ def test_onnx_file_gives_the_runs_masks(tmp_path):
         ("in/a.png", "in", {}, ValueError, "is among the images"),
         ("in", "a.file", {}, ValueError, r"a\.file is a file"),
         ("in", "a.file/out", {}, OSError, "cannot write .*a_mask"),
-        ("in", "old", {}, ValueError, "1 of 1 masks are there already, as .*--overwrite"),
+        ("in", "old", {}, ValueError, "1 of the files .* are there already, as .*a_mask.*--overwrite"),
+        ("in", "drawn", {"overlay": True}, ValueError, "there already, as .*a_overlay"),
+        ("in", "drawn", {"probability": True}, ValueError, "there already, as .*a_probability"),
+        ("in", "in/../in", {}, ValueError, "is among the images"),
+        ("in/../in", "in/masks", {}, ValueError, "is among the images"),
+        ("in", "link/masks", {}, ValueError, "is among the images"),
+        ("link", "in", {}, ValueError, "is among the images"),
+        ("link/a.png", "in", {}, ValueError, "is among the images"),
+        ("in", "out", {"device": "gpu"}, ValueError, "unknown device 'gpu'"),
         ("in", "out", {"batch_size": 0}, ValueError, "batch_size=0"),
         ("in", "out", {"threshold": 1.0}, ValueError, r"threshold=1\.0 must lie between"),
     ],
 )
 def test_one_clear_error(images, output, options, error, words, tmp_path):
     save(tmp_path / "in/a.png"), save(tmp_path / "old/a_mask.png", np.zeros((2, 2), np.uint8))
-    (tmp_path / "void").mkdir(), (tmp_path / "a.file").touch()
+    save(tmp_path / "drawn/a_overlay.png"), save(tmp_path / "drawn/a_probability.png")
+    (tmp_path / "void").mkdir(), (tmp_path / "a.file").touch(), (tmp_path / "link").symlink_to("in")
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(error, match=words) as caught:
         predict.predict((Bright(), 32), tmp_path / images, tmp_path / output, **options)

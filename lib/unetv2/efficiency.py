@@ -70,11 +70,10 @@ def saved(forward: Callable[[], Any], parameters: Iterable[Tensor]) -> int:
     own = {p.untyped_storage().data_ptr() for p in parameters}
     storages = {}
 
-    def note(t: Tensor) -> Tensor:
+    def note(t: Tensor) -> None:  # not `t`: an output that its own graph holds is never freed
         storages[t.untyped_storage().data_ptr()] = t.untyped_storage()  # held, so that no address is used twice
-        return t
 
-    with torch.autograd.graph.saved_tensors_hooks(note, lambda t: t):
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda _: None):
         result = forward()
     del result
     return sum(s.nbytes() for address, s in storages.items() if address not in own)

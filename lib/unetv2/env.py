@@ -8,6 +8,8 @@ from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
+from .errors import unknown
+
 __all__ = [
     "check_precision", "compile_problem", "data_dir", "describe", "device", "on_colab", "on_kaggle", "path", "report",
     "root", "weights_dir",
@@ -94,9 +96,16 @@ def compile_problem(device: str) -> str | None:
 
 
 def device(setting: str = "auto"):
-    """The torch device for `auto`, `cpu` or `cuda`; RuntimeError where `cuda` was asked for and does not work."""
+    """The torch device for `auto`, `cpu` or `cuda`.
+
+    Raises:
+        ValueError: another setting.
+        RuntimeError: `cuda` was asked for and does not work.
+    """
     import torch
 
+    if setting not in (settings := ("auto", "cpu", "cuda")):
+        raise unknown("device", setting, settings)
     if setting == "cuda" and gpu_problem():
         raise RuntimeError(f"device 'cuda' was asked for: {gpu_problem()}; use device 'auto' or 'cpu'")
     return torch.device("cuda" if setting != "cpu" and not gpu_problem() else "cpu")

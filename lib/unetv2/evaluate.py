@@ -22,8 +22,8 @@ from . import data, env, files, metrics, models
 from .params import RunParams
 
 __all__ = [
-    "confusion", "enlarge", "foreground", "infer", "labels", "load_run", "load_weights", "predict", "print_summary",
-    "score",
+    "confusion", "enlarge", "find_run", "foreground", "infer", "labels", "load_run", "load_weights", "predict",
+    "print_summary", "score",
 ]  # fmt: skip
 
 
@@ -124,8 +124,16 @@ def score(model: nn.Module, seg: data.SegData, batch_size: int = 16, device=None
     return pd.DataFrame(rows), summary
 
 
-def load_weights(model: nn.Module, path: str | Path) -> nn.Module:
+def find_run(run: str | Path) -> Path:
+    """The absolute path of `run`: as the working directory has it, else, where that has none, as the repository has."""
+    return Path(run).absolute() if Path(run).exists() else env.path(run)
+
+
+def load_weights(model: nn.Module, path: str | Path, name: str | None = None) -> nn.Module:
     """Read a run's safetensors file into `model`; nothing in it is ever executed.
+
+    Args:
+        name: what the error calls `model`; default: its class.
 
     Raises:
         FileNotFoundError: no such file.
@@ -137,30 +145,38 @@ def load_weights(model: nn.Module, path: str | Path) -> nn.Module:
         model.load_state_dict(load_file(path))
     except SafetensorError as error:
         raise ValueError(f"{path} is damaged ({error}); delete its run folder and train again") from None
-    except RuntimeError as error:
-        raise ValueError(f"{path} holds the weights of another model: {str(error)[:300]}") from None
+    except RuntimeError:  # it lists every tensor
+        wanted = name or type(model).__name__
+        raise ValueError(f"{path} holds the weights of another model than {wanted}; train that one again") from None
     return model
 
 
 def load_run(run_dir: str | Path) -> tuple[nn.Module, RunParams]:
-    """The trained model of a run folder, in eval mode on the CPU, and the run's parameters.
+    """The trained model of a run folder (see `find_run`), in eval mode on the CPU, and the run's parameters.
 
     Raises:
-        FileNotFoundError, ValueError: as `load_weights`, and for a folder that is no run.
+        FileNotFoundError: no such folder, or no trained run in it.
+        ValueError: params.json is damaged or names no model of this library; and as `load_weights`.
     """
-    source, path = env.path(run_dir) / "params.json", env.path(run_dir) / "model.safetensors"
+    folder = find_run(run_dir)
+    source, path = folder / "params.json", folder / "model.safetensors"
     if not source.is_file() or not path.is_file():
-        raise FileNotFoundError(f"{run_dir} holds no trained run (params.json and model.safetensors)")
-    params = RunParams.make(json.loads(source.read_text(encoding="utf-8")))
+        raise FileNotFoundError(f"{folder} holds no trained run (params.json and model.safetensors)")
     try:
         with safe_open(path, "pt") as file:
             classes = int(file.metadata()["classes"])
     except (SafetensorError, TypeError, KeyError) as error:
         raise ValueError(f"{path} is damaged ({error}); delete its run folder and train again") from None
-    model = models.build(**params.network, classes=classes)
+    try:
+        params = RunParams.make(json.loads(source.read_text(encoding="utf-8")))
+        model = models.build(**params.network, classes=classes)
+    except (ValueError, TypeError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{source} describes no run ({reason}); restore it, or delete the folder and train") from None
     if params.channels_last:
         model.to(memory_format=torch.channels_last)
-    return load_weights(model, path).eval(), params
+    name = ", ".join(f"{key} {value}" for key, value in params.network.items())
+    return load_weights(model, path, f"that of params.json ({name})").eval(), params
 
 
 def print_summary(summary: dict) -> None:

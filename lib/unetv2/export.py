@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from . import data, env, evaluate, files
+from . import data, evaluate, files
 from .errors import unknown
 
 __all__ = ["META", "Exported", "export"]
@@ -62,13 +62,15 @@ def export(
         tolerance: the largest `Exported.difference` that is no error.
 
     Raises:
-        ValueError: unknown format; a model that cannot take `size`, that the format cannot express, or that computes
-            something else when exported. Names model, format and reason. No file is left.
+        ValueError: unknown format; `path` is a folder; a model that cannot take `size`, that the format cannot express,
+            or that computes something else when exported. Names model, format and reason. No file is left.
         OSError: the file cannot be written.
     """
     if format not in FORMATS:
         raise unknown("format", format, FORMATS)
     config, name, path = getattr(model, "config", {}), name or type(model).__name__, Path(path).expanduser()
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder: name a file in it, as {path / name}{FORMATS[format]}")
     channels, size = in_channels or config.get("in_channels", 3), _sides(size, config.get("dims", 2))
     model = copy.deepcopy(model).cpu().float().eval().requires_grad_(False)
     try:
@@ -173,13 +175,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     """The command `python -m unetv2.export`."""
     parser = argparse.ArgumentParser(prog="python -m unetv2.export", description="Export a trained run to one file.")
     parser.add_argument("run_dir", help="folder that unetv2.train wrote")
-    parser.add_argument("--format", default="onnx", choices=list(FORMATS))
+    parser.add_argument("--format", choices=list(FORMATS), help="default: by the ending of --output, else onnx")
     parser.add_argument("--output", help="file, replaced if it is there (default: model.onnx or model.pt2 in RUN_DIR)")
     args = parser.parse_args(argv)
     try:
+        path = Path(args.output or evaluate.find_run(args.run_dir) / f"model{FORMATS[args.format or 'onnx']}")
+        format = {ending: format for format, ending in FORMATS.items()}.get(path.suffix.lower(), args.format)
+        if not format or args.format not in (None, format):
+            raise ValueError(f"{path} and --format do not agree: it ends in .onnx for onnx, in .pt2 for torch")
         model, params = evaluate.load_run(args.run_dir)
-        path = args.output or env.path(args.run_dir) / f"model{FORMATS[args.format]}"
-        done = export(model, path, args.format, params.image_size, name=f"{params.model} on {params.encoder}")
+        done = export(model, path, format, params.image_size, name=f"{params.model} on {params.encoder}")
+    except KeyboardInterrupt:
+        raise SystemExit("interrupted; no file was written") from None
     except (ValueError, OSError, RuntimeError) as error:
         raise SystemExit(f"error: {error}") from None
     free = ", ".join(done.free) or "nothing"

@@ -1,5 +1,6 @@
 """Writing files so that a reader never sees half of one."""
 
+import errno
 import json
 import os
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ def atomic(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it to `path` if the block ends well, remove it if not.
 
     Raises:
-        OSError: the folder cannot be written to or is full; the message names `path` and what to do.
+        OSError: `path` cannot be written, or its disk is full; the message names `path` and what to do.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -26,8 +27,8 @@ def atomic(path: str | Path) -> Iterator[Path]:
         yield temporary
         os.replace(temporary, path)
     except OSError as error:
-        message = f"cannot write {path}: {error.strerror or error}; free space there or choose another output folder"
-        raise OSError(error.errno, message) from error
+        cure = "free space there or choose another output" if error.errno == errno.ENOSPC else "choose another output"
+        raise OSError(error.errno, f"cannot write {path}: {error.strerror or error}; {cure}") from error
     finally:
         if temporary.exists():  # not unlink(missing_ok): that raises anew where the parent is no folder
             temporary.unlink()

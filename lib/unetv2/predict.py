@@ -50,12 +50,16 @@ class _OnnxModel(nn.Module):
         super().__init__()
         try:
             self.session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-            self.meta = json.loads(self.session.get_modelmeta().custom_metadata_map[META])
-        except Exception as error:  # onnxruntime's errors have no common class
-            raise ValueError(f"{path} is no ONNX file that unetv2.export wrote ({str(error)[:200]})") from None
-        shape = self.session.get_inputs()[0].shape
-        if len(shape) != 4 or shape[1] != 3 or "batch" not in self.meta["free"]:
-            raise ValueError(f"{path} takes {shape}, not any number of colour images")
+            meta = json.loads(self.session.get_modelmeta().custom_metadata_map[META])
+            self.size, free = meta["size"][0], meta["free"]
+            (image,), logits = self.session.get_inputs(), self.session.get_outputs()[0]
+            if (image.name, logits.name) != ("image", "logits"):
+                raise ValueError
+        except Exception:  # onnxruntime's errors have no common class
+            how = "name the run folder, or export that (python -m unetv2.export RUN_DIR --format onnx)"
+            raise ValueError(f"{path} is no ONNX file that unetv2.export wrote; {how}") from None
+        if len(image.shape) != 4 or image.shape[1] != 3 or "batch" not in free:
+            raise ValueError(f"{path} takes {image.shape}, not any number of colour images")
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.from_numpy(self.session.run(["logits"], {"image": x.numpy()})[0])
@@ -67,10 +71,10 @@ def load(run: str | Path) -> tuple[nn.Module, int]:
     Raises:
         FileNotFoundError, ValueError: as `evaluate.load_run`; the file is damaged or not from `unetv2.export`.
     """
-    run = Path(run).absolute() if Path(run).exists() else env.path(run)
+    run = evaluate.find_run(run)
     if run.is_file():
         model = _OnnxModel(run)
-        return model, model.meta["size"][0]
+        return model, model.size
     model, params = evaluate.load_run(run)
     return model, params.image_size
 
@@ -92,7 +96,7 @@ def predict(
     Args:
         run: a run folder, an ONNX file of `unetv2.export`, or a model with the side of its square input.
         images: files and folders; folders with all that is in them, hidden files left out. <folders> are those below
-            what all of them have in common; <name> keeps its ending where two would get the same one.
+            what all of them have in common; <name> keeps the file's ending where two would get the same one.
         threshold: of the probability, for one class; default 0.5. Of several classes the most probable one counts.
         overlay: also <name>_overlay.png, the image with the mask's outline, a colour for each class.
         probability: also <name>_probability.png, 0 to 255; of several classes one file for each, _probability1.png, ...
@@ -103,7 +107,7 @@ def predict(
     Raises:
         FileNotFoundError: no such run or image, or a folder without files.
         ValueError: a damaged run or one of another model; an output among the inputs, or there already; an option out
-            of range.
+            of range, or an unknown device.
         OSError: the output cannot be written.
         RuntimeError: the device is not there.
     """
@@ -112,13 +116,16 @@ def predict(
     if threshold is not None and not 0 < threshold < 1:
         raise ValueError(f"threshold={threshold} must lie between 0 and 1")
     model, size = run if isinstance(run, tuple) else load(run)
-    if isinstance(model, _OnnxModel) and device == "cuda":
+    onnx = isinstance(model, _OnnxModel)
+    if onnx and device == "cuda":
         raise ValueError("an ONNX file runs on the CPU here: use device 'auto' or 'cpu', or the run folder")
-    place = torch.device("cpu") if isinstance(model, _OnnxModel) else env.device(device)
+    place = env.device("cpu" if onnx and device == "auto" else device)
     stems = _stems([images] if isinstance(images, str | Path) else images, Path(output).expanduser().absolute())
-    there = [path for path in map(_mask, stems.values()) if path.exists()]
+    # of several classes the first one's probability stands for all: how many there are, is known by the first logits
+    kinds = ["mask", *["overlay"] * overlay, *["probability", "probability1"] * probability]
+    there = [path for stem in stems.values() for kind in kinds if (path := _path(stem, kind)).exists()]
     if there and not overwrite:
-        first = f"{len(there)} of {len(stems)} masks are there already, as {there[0]}"
+        first = f"{len(there)} of the files to be written are there already, as {there[0]}"
         raise ValueError(f"{first}; replace them with --overwrite, or choose another output folder")
     done, waiting = Predicted([], {}), deque()
 
@@ -139,13 +146,13 @@ def predict(
         logits, stem = evaluate.enlarge(small, shape), stems[path]
         ids = evaluate.labels(logits, threshold or 0.5)
         if overlay:
-            _write(_mask(stem, "overlay"), outline(read_image(path, upright=True), ids))
+            _write(_path(stem, "overlay"), outline(read_image(path, upright=True), ids))
         if probability:
             maps = evaluate.foreground(logits)
             for k, p in enumerate(maps, 1):
-                _write(_mask(stem, f"probability{k if len(maps) > 1 else ''}"), (255 * p).round().astype(np.uint8))
-        _write(_mask(stem), ids if len(logits) > 1 else 255 * ids)
-        done.masks.append(_mask(stem))
+                _write(_path(stem, f"probability{k if len(maps) > 1 else ''}"), (255 * p).round().astype(np.uint8))
+        done.masks.append(_path(stem, "mask"))
+        _write(done.masks[-1], ids if len(logits) > 1 else 255 * ids)
     return done
 
 
@@ -159,8 +166,8 @@ def outline(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
     return picture
 
 
-def _mask(stem: Path, what: str = "mask") -> Path:
-    return stem.with_name(f"{stem.name}_{what}.png")
+def _path(stem: Path, kind: str) -> Path:
+    return stem.with_name(f"{stem.name}_{kind}.png")
 
 
 def _write(path: Path, picture: np.ndarray) -> None:
@@ -168,26 +175,33 @@ def _write(path: Path, picture: np.ndarray) -> None:
         Image.fromarray(picture).save(temporary, "PNG", compress_level=1)
 
 
+def _absolute(path: str | Path) -> Path:
+    """As the user sees it; what lies before a `..` with links followed, as the system does."""
+    parts = Path(path).expanduser().absolute().parts
+    n = max((i for i, part in enumerate(parts, 1) if part == ".."), default=0)
+    return Path(*parts[:n]).resolve().joinpath(*parts[n:])
+
+
 def _stems(images: Sequence[str | Path], output: Path) -> dict[Path, Path]:
     """Each file to be read -> the path of its outputs, without their ending."""
-    found, tops = {}, []
-    for path in (Path(image).expanduser().absolute() for image in images):
+    found, tops, real = {}, [], output.resolve()
+    for path in map(_absolute, images):
         if not path.exists():
             raise FileNotFoundError(f"no such image or folder: {path}")
         tops.append(path if path.is_dir() else path.parent)
         inside = (p for p in sorted(path.rglob("*")) if not any(part[0] == "." for part in p.relative_to(path).parts))
-        new = [p for p in inside if p.is_file()] if path.is_dir() else [path]
+        new = [p for p in inside if p.is_file() or not p.exists()] if path.is_dir() else [path]  # not: a dead link
         if not new:
             raise FileNotFoundError(f"no files in {path}: name a folder of images")
-        if output == tops[-1] or path in output.parents:
+        if real == tops[-1].resolve() or path.resolve() in real.parents:
             raise ValueError(f"the output folder {output} is among the images; choose another, outside of {tops[-1]}")
         found |= dict.fromkeys(new)
     if output.exists() and not output.is_dir():
         raise ValueError(f"the output {output} is a file: name a folder")
     top = os.path.commonpath(tops)
-    stems = {path: output / path.relative_to(top).with_suffix("") for path in found}
-    same = Counter(stems.values())
-    return {path: stem if same[stem] == 1 else stem.with_name(path.name) for path, stem in stems.items()}
+    names = {path: output / path.relative_to(top) for path in found}
+    taken = Counter([*names.values(), *(name.with_suffix("") for name in names.values())])  # a.jpg may be a stem, too
+    return {path: stem if taken[stem := name.with_suffix("")] == 1 else name for path, name in names.items()}
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -4,6 +4,8 @@ Pillow decodes, since OpenCV returns a half grey picture for a truncated JPEG wi
 are ignored beside a mask, because it has none.
 """
 
+import re
+import warnings
 from pathlib import Path
 
 import cv2
@@ -13,30 +15,52 @@ from PIL import Image, ImageOps
 __all__ = ["read_image", "read_mask", "read_raw_mask", "resize", "to_classes"]
 
 
+# Pillow warns of what it reads all the same: very large images, odd tags, transparency; what it cannot read is an error
+warnings.filterwarnings("ignore", module=r"PIL\.")
+
+
 def _open(path: Path, upright: bool = False) -> Image.Image:
+    """The decoded image; its `info["raw"]` says how the file holds the pixels."""
     try:
         image = Image.open(path)
+        raw = str(image.tile)  # load() empties it
         image.load()
+        if image.mode == "F" and not np.isfinite(np.asarray(image)).all():
+            raise ValueError("it holds values that are not numbers (NaN or infinite)")
         image = ImageOps.exif_transpose(image) if upright else image
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # all may come of broken files
-        raise ValueError(f"cannot read {path}: {error}; replace the file or take it out of the dataset") from None
+        image.info["raw"] = raw
+    except Image.DecompressionBombError:
+        raise ValueError(f"cannot read {path}: it has more than 179 megapixels; shrink it") from None
+    except (OSError, SyntaxError, ValueError) as error:  # all may come of broken files
+        empty = path.is_file() and not path.stat().st_size
+        reason = "the file is empty" if empty else getattr(error, "strerror", None) or error
+        raise ValueError(f"cannot read {path}: {reason}; replace or remove it") from None
     return image
 
 
 def read_image(path: Path, upright: bool = False) -> np.ndarray:
-    """uint8 (h, w, 3) RGB; more than 8 bits per channel are stretched to the file's own range.
+    """uint8 (h, w, 3) RGB; grey of more than 8 bits, and RGB of 16, are stretched to the file's own range.
 
     With `upright` turned as the file's orientation tag says, as viewers show it.
 
     Raises:
-        ValueError: the file is broken, truncated, not an image, or has more pixels than Pillow takes (179 million).
+        ValueError: the file is broken, truncated, empty, not an image, holds NaN or infinite values, or has more pixels
+            than Pillow takes (179 million).
     """
     image = _open(path, upright)
-    if image.mode[0] in "IF":
-        values = np.asarray(image, np.float32)
-        values = (values - values.min()) * (255 / max(np.ptp(values), 1e-9))
-        return np.repeat(values.astype(np.uint8)[..., None], 3, axis=2)
-    return np.asarray(image.convert("RGB"))
+    if re.search(r"(RGB|LA)\w?;16", image.info["raw"]):  # of these Pillow keeps the upper 8 bits
+        how = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH | (0 if upright else cv2.IMREAD_IGNORE_ORIENTATION)
+        values = cv2.imread(str(path), how)
+        if values is None:
+            raise ValueError(f"cannot read the 16 bits of {path}; save it as a plain PNG")
+        values = values[..., ::-1]
+    elif image.mode[0] in "IF":
+        values = np.asarray(image)[..., None]
+    else:
+        return np.asarray(image.convert("RGB"))
+    values = values.astype(np.float32)
+    values = ((values - values.min()) * (255 / max(np.ptp(values), 1e-9))).astype(np.uint8)
+    return np.repeat(values, 3 // values.shape[2], axis=2)
 
 
 def read_raw_mask(path: Path) -> np.ndarray:
