@@ -53,7 +53,7 @@ make_venv() {  # .venv from the lock; the lock's hash in it says that it is comp
 mode=""
 if [ "${1:-}" = test ]; then mode=test; shift; fi
 if hosted; then use_hosted "$mode"; else make_venv; fi
-# glibc: keep freed memory, in large pages, for the next step; fetching it again was a fifth of a training step on a CPU
+# glibc: keep freed memory, in large pages, for the next step; fetching it anew took up to a fifth of a training step on a CPU
 export GLIBC_TUNABLES="${GLIBC_TUNABLES:-glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=18446744073709551615:glibc.malloc.hugetlb=1}"
 export PYTHONPATH="$ROOT/lib:$ROOT/workflow${PYTHONPATH:+:$PYTHONPATH}" NO_ALBUMENTATIONS_UPDATE=1
 if [ "$mode" = test ]; then
