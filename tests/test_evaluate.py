@@ -127,7 +127,7 @@ def test_damaged_missing_and_foreign_weights(tmp_path):
 @pytest.fixture
 def run_dir(tmp_path):
     """A run folder as unetv2.train leaves it, with random weights."""
-    folder = tmp_path / "work" / "run"
+    folder = tmp_path / "repository" / "run"
     folder.mkdir(parents=True)
     params = RunParams(model="unet", encoder="tu-test_resnet")
     (folder / "params.json").write_text(json.dumps(params.model_dump()))
@@ -137,11 +137,11 @@ def run_dir(tmp_path):
 
 
 def test_a_relative_run_is_the_working_directorys_else_the_repositorys(run_dir, monkeypatch, tmp_path):
-    monkeypatch.setattr(env, "root", lambda: tmp_path / "work")
+    monkeypatch.setattr(env, "root", lambda: tmp_path / "repository")
     for here in (run_dir.parent, tmp_path):
         monkeypatch.chdir(here)
         assert evaluate.find_run("run") == run_dir and evaluate.load_run("run")[1].model == "unet"
-    with pytest.raises(FileNotFoundError, match=f"{tmp_path}/work/gone holds no trained run"):
+    with pytest.raises(FileNotFoundError, match=f"{tmp_path}/repository/gone holds no trained run"):
         evaluate.load_run("gone")
     with pytest.raises(SystemExit, match=f"error: {tmp_path} holds no trained run"):
         evaluate.main(["."])
