@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# The one door: `./run_all.sh` runs the collection, `./run_all.sh test` passes the tests, `./run_all.sh --help` says more.
+# The one door: `./run_all.sh` runs the collection, `./run_all.sh test` passes the tests, `./run_all.sh lab` opens the
+# notebooks, `./run_all.sh --help` says more.
 # Here the environment is made; workflow/door.py reads the options and calls Snakemake.
 set -euo pipefail
 ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
@@ -51,7 +52,7 @@ make_venv() {  # .venv from the lock; the lock's hash in it says that it is comp
 }
 
 mode=""
-if [ "${1:-}" = test ]; then mode=test; shift; fi
+case "${1:-}" in test | lab) mode="$1"; shift ;; esac
 if hosted; then use_hosted "$mode"; else make_venv; fi
 # glibc: keep freed memory, in large pages, for the next step; fetching it anew took up to a fifth of a training step on a CPU
 export GLIBC_TUNABLES="${GLIBC_TUNABLES:-glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=18446744073709551615:glibc.malloc.hugetlb=1}"
@@ -61,4 +62,5 @@ if [ "$mode" = test ]; then
     cd "$ROOT"
     exec "$PYTHON" -m pytest -n auto --dist loadgroup "$@"
 fi
+if [ "$mode" = lab ]; then exec "$PYTHON" -m jupyterlab "$ROOT/notebooks" "$@"; fi
 exec "$PYTHON" "$ROOT/workflow/door.py" "$@"

@@ -24,6 +24,7 @@ examples:
                --encoder-weights imagenet --image-size 256 --epochs 60 --output outputs/mine
   ./run_all.sh --datasets folder:PATH            your own images and masks
   ./run_all.sh --only 40                         one notebook (and what it needs)
+  ./run_all.sh lab                               the notebooks in JupyterLab; what follows goes to it
   ./run_all.sh test -k losses                    the tests; what follows goes to pytest
   ./run_all.sh -- --rerun-triggers mtime         what follows -- goes to snakemake
 
