@@ -27,14 +27,15 @@ from unetv2.efficiency import WARM_UP, kept, spread, turns
 PROTOCOL = (
     f"Each side in a process of its own, in turns, each turn in the reverse order of the last, {WARM_UP} turns of "
     "warm-up; ratios are to the released side in the same turn: median, p10, p90. The same synthetic images as files "
-    "of 576 x 576 (JPEG, masks PNG). Released: its own loader (decodes and resizes in every epoch, no augmentation, "
-    "its default), float32, its loss and AdamW. Ours and smp's: decoded once to cached uint8, no augmentation, "
-    "losses.make('released'), fused AdamW, the options named here. drop_path 0.1, gradient values clipped at 0.5, one "
-    "scale of the released three. Training: data included, validation not. Inference: batch 1, eval mode, no "
-    "gradients, input on the device. Kept: bytes that autograd keeps for backward, float32, per image. Peak: the most "
-    "memory in training, per image of the batch, weights, gradients and optimizer included; on a GPU what PyTorch "
-    "allocates, on a CPU what the process holds beyond what it held without a model. 'held memory': glibc keeps freed "
-    "memory for the next step, as run_all.sh sets it; other sides have its defaults"
+    "of 576 x 576 (JPEG, masks PNG; epochs of 1450 where loaders have workers, else shorter). Released: its own loader "
+    "(decodes and resizes in every epoch, no augmentation, its default), float32, its loss and AdamW. Ours and smp's: "
+    "decoded once to cached uint8, no augmentation, losses.make('released'), fused AdamW, the options named here. "
+    "drop_path 0.1, gradient values clipped at 0.5, one scale of the released three. Training: data included, "
+    "validation not. Inference: batch 1, eval mode, no gradients, input on the device. Kept: bytes that autograd keeps "
+    "for backward, float32, per image. Peak: the most memory in training, per image of the batch, weights, gradients "
+    "and optimizer included; on a GPU what PyTorch allocates, on a CPU what the process holds beyond what it held "
+    "without a model. 'held memory': glibc keeps freed memory for the next step, as run_all.sh sets it; other sides "
+    "have its defaults"
 )
 HELD = ", held memory"  # ends the name of a side that runs with the allocator as run_all.sh sets it
 ALLOCATOR = re.search(r"GLIBC_TUNABLES:-([^}]+)", (env.root() / "run_all.sh").read_text(encoding="utf-8"))[1]
@@ -132,12 +133,13 @@ class Side:
         """Endless whole batches of the same files, by the loader of this side."""
         args, options = self.args, {"pin_memory": self.cuda}
         if self.fast:
-            cache = self.folder / f"cache{os.getpid()}"
-            seg = data.load(f"folder:{self.folder}", image_size=args.size, cache_dir=cache, check=False)
+            seg = data.load(f"folder:{self.folder}", image_size=args.size, cache_dir=self.folder / "cache", check=False)
             split, options["num_workers"] = data.TorchSplit(seg.train), args.workers
             loader = DataLoader(split, args.batch, shuffle=True, drop_last=True, **options)
         else:
             loader = released.loader(args.repo, self.folder, args.batch, args.size, args.workers, **options)
+        if args.workers:  # a spawned process would spawn them, too, and the released dataset cannot be sent to such
+            loader.multiprocessing_context = "fork"
         for batch in itertools.chain.from_iterable(itertools.repeat(loader)):
             image, mask = (batch["image"], batch["mask"]) if self.fast else batch
             if len(image) == args.batch:
@@ -190,12 +192,13 @@ def compare(args: Namespace) -> tuple[dict[str, dict], dict[str, float]]:
     chosen = names(args.device)
     with tempfile.TemporaryDirectory() as temporary, ExitStack() as stack:
         folder = Path(temporary)
-        images, masks = data.synthetic.make("polyp", max(32, 4 * args.batch), 576, seed=0)
+        images, masks = data.synthetic.make("polyp", 32, 576, seed=0)
         for kind in ("images", "masks"):
             (folder / kind).mkdir()
-        for i, (image, mask) in enumerate(zip(images, masks, strict=True)):
-            cv2.imwrite(str(folder / "images" / f"{i:03d}.jpg"), image[..., ::-1])
-            cv2.imwrite(str(folder / "masks" / f"{i:03d}.png"), 255 * mask)
+        # loaders start their processes anew in every epoch: epochs as long as those of the papers' 1450 images then
+        for i in range(1450 if args.workers else max(32, 4 * args.batch)):
+            cv2.imwrite(str(folder / "images" / f"{i:04d}.jpg"), images[i % 32, ..., ::-1])
+            cv2.imwrite(str(folder / "masks" / f"{i:04d}.png"), 255 * masks[i % 32])
         sides = {name: stack.enter_context(_process(name, args, folder)) for name in chosen}
         kept_bytes = {name: call("kept") for name, call in sides.items()}
         expected = torch.from_numpy(sides["released"]("logits", "no"))
