@@ -184,7 +184,7 @@ def test_interrupted_export_is_one_line_and_no_file(run_dir, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not os.environ.get("UNETV2_SWEEP"), reason="10 minutes of two cores: set UNETV2_SWEEP=1")
+@pytest.mark.skipif(not os.environ.get("UNETV2_SWEEP"), reason="20 minutes of CPU: set UNETV2_SWEEP=1")
 def test_every_model_of_the_registry(tmp_path):
     free = {}
     for name in models.names():
