@@ -1,6 +1,6 @@
 """Time of our UNet++ against smp.UnetPlusPlus and MONAI's BasicUNetPlusPlus, at equal widths, forward and backward.
 
-    PYTHONPATH=lib python benchmarks/nested_speed.py [--size 96] [--batch 4] [--repeats 15] [--device cpu]
+    python benchmarks/nested_speed.py [--size 96] [--batch 4] [--repeats 15] [--device cpu]
 
 Each pair does the same work: the same encoder, widths, heads, normalisation, dropout and input; a training step without
 the optimiser (forward, sum of the mean squared logits, backward) and a forward pass in eval mode. The two models take

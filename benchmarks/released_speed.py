@@ -71,6 +71,7 @@ class Side:
         self.model.to(args.device, memory_format=layout)
         self.x = self.x.to(args.device)
         self.compiles, self.cuda = self.fast and args.compile, args.device == "cuda"
+        self.precision = args.precision if self.fast else "no"
         self.predict = self.step = None
 
     def kept(self) -> float:
@@ -78,7 +79,7 @@ class Side:
 
     def logits(self, precision: str) -> np.ndarray:
         self.model.eval()
-        with torch.inference_mode(), torch.autocast(self.args.device, torch.bfloat16, precision == "bf16"):
+        with torch.inference_mode(), self._autocast(precision):
             logits = self.model(self.x)
         return (logits[0] if isinstance(logits, list) else logits).float().cpu().numpy()
 
@@ -90,7 +91,7 @@ class Side:
             mode = "reduce-overhead" if self.cuda else "default"
             self.predict = torch.compile(self.model, dynamic=False, mode=mode) if self.compiles else self.model
         for _ in range(steps):
-            with torch.inference_mode(), self._autocast():
+            with torch.inference_mode(), self._autocast(self.precision):
                 self.predict(self.x)
             if self.cuda:
                 torch.cuda.synchronize()
@@ -109,8 +110,8 @@ class Side:
         most = torch.cuda.max_memory_allocated() if self.cuda else _resident() - self.held_before
         return most / self.args.batch
 
-    def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.args.device, torch.bfloat16, self.fast and self.args.precision == "bf16")
+    def _autocast(self, precision: str) -> torch.autocast:
+        return torch.autocast(self.args.device, torch.bfloat16, precision == "bf16")
 
     def _trainer(self) -> Callable[[], None]:
         model, fast, stream = self.model, self.fast, self._batches()
@@ -121,7 +122,7 @@ class Side:
         def step() -> None:
             image, mask = (x.to(self.args.device, non_blocking=fast) for x in next(stream))
             optimizer.zero_grad()
-            with self._autocast():
+            with self._autocast(self.precision):
                 maps = net(image)
             criterion(maps, mask).backward()
             torch.nn.utils.clip_grad_value_(model.parameters(), 0.5)

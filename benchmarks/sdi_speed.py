@@ -9,7 +9,6 @@ once, without parameters.
 """
 
 import argparse
-import sys
 from functools import partial
 from pathlib import Path
 
@@ -17,7 +16,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "lib"))
 from unetv2.efficiency import saved, spread, turns
 from unetv2.files import write_result
 from unetv2.sdi import SDI
