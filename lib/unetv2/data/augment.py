@@ -15,7 +15,7 @@ from .dataset import Split
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else it looks for a newer version on the network at import
 import albumentations as A
 
-from ..errors import unknown
+from ..common.errors import unknown
 
 __all__ = ["AUGMENTATIONS", "MEAN", "STD", "TorchSplit", "denormalise"]
 

@@ -18,7 +18,7 @@ import imagehash
 import numpy as np
 from PIL import Image
 
-from ..files import write_json
+from ..common.files import write_json
 from .dataset import cache_folder, fingerprint
 from .images import read_image, read_raw_mask, to_classes
 from .readers import Pair, Source, find

@@ -15,7 +15,7 @@ import numpy as np
 import pooch
 from PIL import Image
 
-from ..files import atomic
+from ..common.files import atomic
 from . import synthetic
 from .images import read_image, read_mask, resize
 from .readers import SYNTHETIC, Pair, draw, find

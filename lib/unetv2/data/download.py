@@ -15,8 +15,8 @@ from pathlib import Path, PurePosixPath
 import pooch
 import requests
 
-from ..errors import unknown
-from ..files import write_text
+from ..common.errors import unknown
+from ..common.files import write_text
 from .readers import data_root, find, registry
 
 __all__ = ["download", "fetch", "unpack"]

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import yaml
 
-from ..errors import unknown
+from ..common.errors import unknown
 
 __all__ = ["HERE", "SYNTHETIC", "Pair", "Source", "data_root", "draw", "find", "may_publish", "names", "registry"]
 

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, fields
 import cv2
 import numpy as np
 
-from ..errors import unknown
+from ..common.errors import unknown
 
 __all__ = ["COUNTS", "Knobs", "make"]
 

@@ -15,8 +15,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import FancyArrowPatch
 
-from .models import NestedSkip, UnetV2
-from .nested import NestedUNet, graph, needed
+from ..networks.registry import NestedSkip, UnetV2
+from ..networks.family import NestedUNet, graph, needed
 from .plots import COLOURS, STYLE, WIDTH
 
 __all__ = ["LINKS", "Design", "draw", "family", "nested", "of"]

@@ -16,7 +16,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from . import files
+from ..common import files
 
 __all__ = [
     "COLOURS", "LABELS", "REGIONS", "STYLE", "contact_sheet", "curves", "grid", "intervals", "label", "overlay",

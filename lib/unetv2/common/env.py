@@ -32,7 +32,7 @@ def on_colab() -> bool:
 
 def root() -> Path:
     """The repository: the folder that holds `lib/unetv2`; the current folder where the library is installed alone."""
-    found = Path(__file__).resolve().parents[2]
+    found = Path(__file__).resolve().parents[3]
     return found if (found / "lib" / "unetv2").is_dir() else Path.cwd()
 
 

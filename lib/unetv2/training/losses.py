@@ -22,8 +22,8 @@ from collections.abc import Callable, Sequence
 import torch.nn.functional as F
 from torch import Tensor
 
-from .errors import unknown
-from .nested import hybrid
+from ..common.errors import unknown
+from ..networks.family import hybrid
 
 __all__ = ["NAMES", "ce_dice_loss", "make", "structure_loss"]
 

@@ -26,7 +26,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .errors import unknown
+from ..common.errors import unknown
 
 __all__ = ["MEMBERS", "WIDE", "Heads", "NestedUNet", "average", "graph", "hybrid", "needed"]
 

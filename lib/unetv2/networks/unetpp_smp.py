@@ -24,7 +24,7 @@ from segmentation_models_pytorch.decoders.unetplusplus.decoder import DecoderBlo
 from segmentation_models_pytorch.encoders import TimmUniversalEncoder, get_encoder
 from torch import Tensor, nn
 
-from .nested import Heads, average, graph, needed
+from .family import Heads, average, graph, needed
 
 __all__ = ["NestedUnetPlusPlus", "UpsampledFirst", "UpsampledUnet"]
 

@@ -24,10 +24,10 @@ from segmentation_models_pytorch.base.modules import Activation
 from segmentation_models_pytorch.encoders import get_encoder
 from torch import Tensor, nn
 
-from .errors import unknown
-from .nested import WIDE, NestedUNet
-from .nested_smp import NestedUnetPlusPlus, UpsampledUnet
-from .sdi import SDI, Attention, Combine
+from ..common.errors import unknown
+from .family import WIDE, NestedUNet
+from .unetpp_smp import NestedUnetPlusPlus, UpsampledUnet
+from ..skips.sdi import SDI, Attention, Combine
 
 __all__ = ["NestedSkip", "UnetV2", "build", "from_pretrained", "load_encoder", "names", "with_sdi"]
 

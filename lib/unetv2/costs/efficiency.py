@@ -30,9 +30,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 from torch.utils.module_tracker import ModuleTracker
 
-from . import env, files, models
-from .errors import unknown
-from .sdi import SDI
+from ..common import env, files
+from ..networks import registry as models
+from ..common.errors import unknown
+from ..skips.sdi import SDI
 
 __all__ = [
     "as_released", "counters", "groups", "kept", "macs", "measure", "peaks", "readable", "saved", "spread", "table",
