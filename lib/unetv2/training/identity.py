@@ -1,0 +1,51 @@
+"""The identity of a run: which runs are the same, whatever was edited and wherever files lie.
+
+Two runs are the same when all of this is: the parameters that decide what is trained, the content
+of the images and masks and their split (the data's fingerprint), the source of a reader's own
+skip, and `TRAINING_VERSION`.
+"""
+
+import hashlib
+import json
+from typing import Any
+
+from ..common.params import PLACES, RunParams
+
+__all__ = ["AFTERWARDS", "TRAINING_VERSION", "deciding", "identity"]
+
+# Raise it by hand when a change of the library changes what a training computes: the test of three
+# steps against committed losses shows when. Raising it supersedes every run and every record.
+TRAINING_VERSION = 1
+
+AFTERWARDS = {"audit", "also_test", "studies"}  # measured on the weights, changes none of them
+
+
+def deciding(params: RunParams) -> dict[str, Any]:
+    """The parameters that decide what is trained, without those that have their default.
+
+    A default is left out so that a parameter added later supersedes nothing. Of `folder:PATH` the
+    folder's name stays: its content is in the fingerprint, and where it lies is not asked.
+    """
+    values = params.model_dump(exclude_defaults=True, exclude=set(PLACES) | AFTERWARDS)
+    kind, _, path = params.dataset.partition(":")
+    if kind == "folder":
+        values["dataset"] = "folder:" + path.replace("\\", "/").rstrip("/").rpartition("/")[2]
+    return values
+
+
+def identity(params: RunParams, fingerprint: str) -> str:
+    """The identity of the run of `params` on data of this `fingerprint`: 12 hex digits.
+
+    Args:
+        params: the run's parameters.
+        fingerprint: of the data, from unetv2.data.fingerprint.
+
+    Raises:
+        ValueError: the model names a reader's own skip whose module cannot be found.
+    """
+    parts = {"params": deciding(params), "data": fingerprint, "version": TRAINING_VERSION}
+    if ":" in params.model:
+        from ..skips import source  # loads torch, so only for who has a skip of their own
+
+        parts["skip"] = source(params.model.partition("+")[2])
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
