@@ -1,13 +1,14 @@
-"""Losses: values by hand, both structure losses against their definitions, deep supervision at any sizes."""
+"""Losses: values by hand, structure and hybrid losses by their definitions, deep supervision."""
 
 import math
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
-from unetv2 import losses
-from unetv2.nested import hybrid
+from unetv2.training import losses
+from unetv2.training.losses import hybrid
 
 
 def test_ce_dice_by_hand():
@@ -70,11 +71,32 @@ def test_deep_supervision_weights_and_sizes():
 
 @pytest.mark.parametrize("name", losses.NAMES)
 def test_the_right_answer_costs_least(name):
+    """Also of UNet++'s printed equations, which one sigmoid channel would make blind to excess."""
     mask = torch.zeros(1, 1, 64, 64)
     mask[..., 20:40, 16:48] = 1
     loss = losses.make(name, 1)
-    right, none, everywhere = (loss(z, mask).item() for z in (40 * mask - 20, -20 + 0 * mask, 20 + 0 * mask))
-    assert right < 1e-3 < none and right < everywhere
+    answers = (40 * mask - 20, torch.full_like(mask, -20), torch.full_like(mask, 20))
+    right, none, everywhere = (loss(z, mask).item() for z in answers)
+    floor = -1 if name.startswith("unetpp") else 0
+    assert right == pytest.approx(floor, abs=1e-3)
+    assert right + 0.1 < min(none, everywhere)
+
+
+def test_released_isic_by_hand():
+    """nnU-Net's: cross-entropy + 1.5 soft Dice over the batch, without background."""
+    mask = torch.tensor([[[[1.0, 0.0], [0.0, 0.0]]]])
+    loss = losses.make("released-isic", 1)(torch.zeros(1, 1, 2, 2), mask)
+    assert loss.item() == pytest.approx(math.log(2) + 1.5 * (1 - 1 / 3), rel=1e-4)
+    two = torch.zeros(1, 2, 2, 2)  # one sigmoid is two softmax channels, one of them fixed at 0
+    same = losses.make("released-isic", 2)(two, mask[:, 0].long())
+    assert loss.item() == pytest.approx(same.item())
+
+
+def test_heads_without_a_loss_may_be_infinite():
+    """In fp16 a head that nothing trains may overflow: it must not turn the loss into nan."""
+    mask = torch.zeros(1, 1, 8, 8)
+    maps = [torch.zeros(1, 1, 8, 8), torch.zeros(1, 1, 4, 4), torch.full((1, 1, 2, 2), math.inf)]
+    assert math.isfinite(losses.make("released", 1)(maps, mask).item())
 
 
 def test_half_precision_logits_are_computed_in_float32():
@@ -88,3 +110,65 @@ def test_wrong_names_and_classes():
         losses.make("relesed", 1)
     with pytest.raises(ValueError, match="one foreground class, not 4 channels"):
         losses.make("released", 4)
+
+
+# UNet++'s hybrid loss ----------------------------------------------------------------------------
+
+P = torch.tensor([0.8, 0.4, 0.1, 0.6], dtype=torch.float64).view(2, 1, 1, 2)
+Y = torch.tensor([1.0, 1, 0, 0], dtype=torch.float64).view(2, 1, 1, 2)
+
+
+def test_hybrid_by_hand():
+    z = torch.logit(P)
+    log = np.log
+    bce = -(log(0.8) + log(0.4) + log(0.9) + log(0.4)) / 4
+    assert hybrid(z, Y).item() == pytest.approx(0.5 * bce - (2 * 1.2 + 1) / (2 + 1.9 + 1))
+    tmi = -(log(0.8) + log(0.4) + 1.6 / 1.64 + 0.8 / 1.16) / 4
+    assert hybrid(z, Y, "tmi").item() == pytest.approx(tmi)
+    dlmia = -((log(0.8) + log(0.4)) / 4 + 2 * 1.2 / (2 + 1.2) + 0) / 2
+    assert hybrid(z, Y, "dlmia").item() == pytest.approx(dlmia)
+
+
+def test_hybrid_of_the_code_against_smp_and_torch():
+    from segmentation_models_pytorch.losses import DiceLoss
+
+    torch.manual_seed(0)
+    z, y = torch.randn(3, 1, 8, 8), (torch.rand(3, 1, 8, 8) > 0.7).float()
+    dice = DiceLoss("binary", smooth=0.5)(z, y)  # smp halves sums and smooth
+    expected = 0.5 * F.binary_cross_entropy_with_logits(z, y) + dice - 1
+    torch.testing.assert_close(hybrid(z, y), expected)
+
+
+@pytest.mark.parametrize("form", ["code", "tmi", "dlmia"])
+def test_hybrid_with_two_classes(form):
+    """Perfect and sure: cross-entropy 0 and Dice 1 (for each pixel in Eq. 2, as the wrong class adds 0)."""
+    ids = torch.tensor([[[0, 1], [1, 0]]])
+    z = 60 * F.one_hot(ids, 2).movedim(-1, 1).double()
+    assert hybrid(z, ids, form).item() == pytest.approx(-1)
+    assert hybrid(-z, ids, form) > 10
+    z = torch.zeros(1, 2, 2, 2, requires_grad=True)
+    hybrid(z, ids, form).backward()
+    assert (z.grad.gather(1, ids[:, None]) < 0).all()  # the right class goes up in every pixel, background too
+
+
+@pytest.mark.parametrize(("form", "blind"), [("code", False), ("dlmia", False), ("tmi", True)])
+def test_eq_2_with_a_sigmoid_is_blind_to_false_positives(form, blind):
+    z = torch.zeros(1, 1, 2, 2, requires_grad=True)
+    y = torch.tensor([[[[1.0, 0], [0, 0]]]])
+    hybrid(z, y, form).backward()
+    assert (z.grad[y == 0] == 0).all() == blind
+    everywhere, right = torch.full_like(y, 30), (y - 0.5) * 60
+    assert (hybrid(everywhere, y, form) <= hybrid(right, y, form)) == blind
+    assert torch.isfinite(hybrid(torch.full_like(y, -200), torch.zeros_like(y), form))
+
+
+def test_hybrid_sums_the_heads_with_their_weights():
+    torch.manual_seed(0)
+    z, y = [torch.randn(2, 1, 4, 4) for _ in range(3)], (torch.rand(2, 1, 4, 4) > 0.5).float()
+    single = torch.stack([hybrid(head, y) for head in z])
+    torch.testing.assert_close(hybrid(z, y), single.sum())
+    torch.testing.assert_close(hybrid(z, y, weights=[1, 0.5, 0]), single[0] + single[1] / 2)
+    with pytest.raises(ValueError, match="2 weights for 3 heads"):
+        hybrid(z, y, weights=[1, 2])
+    with pytest.raises(ValueError, match=r"unknown form.*dlmia"):
+        hybrid(z, y, "DLMIA")
