@@ -1,4 +1,6 @@
-"""Where this runs: root folder, data and weights folders, versions, device; and whether the GPU really works."""
+"""Where this runs: root folder, data and weights folders, versions, device; and whether the GPU
+really works.
+"""
 
 import os
 import platform
@@ -15,8 +17,24 @@ __all__ = [
     "root", "weights_dir",
 ]  # fmt: skip
 
-PACKAGES = ("torch", "torchvision", "timm", "segmentation-models-pytorch", "albumentations", "accelerate", "numpy")
-MARKERS = ("Kvasir-SEG", "CVC-ClinicDB", "ISIC-2017", "ISIC-2018", "dsb2018_96", "isbi2012", "TestDataset")
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "timm",
+    "segmentation-models-pytorch",
+    "albumentations",
+    "accelerate",
+    "numpy",
+)
+MARKERS = (
+    "Kvasir-SEG",
+    "CVC-ClinicDB",
+    "ISIC-2017",
+    "ISIC-2018",
+    "dsb2018_96",
+    "isbi2012",
+    "TestDataset",
+)
 KAGGLE_INPUT = Path("/kaggle/input")
 
 
@@ -31,45 +49,66 @@ def on_colab() -> bool:
 
 
 def root() -> Path:
-    """The repository: the folder that holds `lib/unetv2`; the current folder where the library is installed alone."""
+    """The repository: the folder that holds `lib/unetv2`; the current folder where the library is
+    installed alone.
+    """
     found = Path(__file__).resolve().parents[3]
     return found if (found / "lib" / "unetv2").is_dir() else Path.cwd()
 
 
 def path(setting: str | Path) -> Path:
-    """`setting` as an absolute path; a relative one starts at the repository, whatever the working directory."""
+    """`setting` as an absolute path; a relative one starts at the repository, whatever the working
+    directory.
+    """
     return root() / Path(setting).expanduser()
 
 
 def data_dir(setting: str | None = None) -> Path:
-    """The folder of datasets: `setting`, else DATA_DIR, else on Kaggle where a known dataset lies, else `data/`."""
+    """The folder of datasets: `setting`, else DATA_DIR, else on Kaggle where a known dataset lies,
+    else `data/`.
+    """
     return _asked_for("data", setting) or (on_kaggle() and _find(KAGGLE_INPUT)) or root() / "data"
 
 
 def weights_dir(setting: str | None = None) -> Path | None:
-    """The folder of `<encoder>.safetensors`: `setting`, else WEIGHTS_DIR, else None (weights come from the hub)."""
+    """The folder of `<encoder>.safetensors`: `setting`, else WEIGHTS_DIR, else None (weights come
+    from the hub).
+    """
     return _asked_for("weights", setting)
 
 
 def _asked_for(kind: str, setting: str | None) -> Path | None:
-    """The folder that `setting` or the environment names; FileNotFoundError where there is none of that name."""
+    """The folder that `setting` or the environment names; FileNotFoundError where there is none of
+    that name.
+    """
     variable = f"{kind.upper()}_DIR"
     name = setting or os.environ.get(variable)
     if name and not path(name).is_dir():
         source = f"{kind}_dir" if setting else variable
-        raise FileNotFoundError(f"{kind} folder not found: {name} (from {source}); name one that exists with --{kind}")
+        raise FileNotFoundError(
+            f"{kind} folder not found: {name} (from {source}); name one that exists with --{kind}"
+        )
     return path(name) if name else None
 
 
 def _find(top: Path) -> Path | None:
-    """The shallowest folder below `top` that holds a known dataset (Kaggle mounts at changing depths)."""
-    found = (folder for depth in range(1, 7) for folder in sorted(top.glob("*/" * depth)) if folder.name in MARKERS)
+    """The shallowest folder below `top` that holds a known dataset (Kaggle mounts at changing
+    depths).
+    """
+    found = (
+        folder
+        for depth in range(1, 7)
+        for folder in sorted(top.glob("*/" * depth))
+        if folder.name in MARKERS
+    )
     return next((folder.parent for folder in found), None)
 
 
 @cache
 def gpu_problem() -> str | None:
-    """None if the GPU computes, else why not (Kaggle's P100 counts as available and fails at its first operation)."""
+    """None if the GPU computes, else why not (Kaggle's P100 counts as available and fails at its
+    first operation).
+    """
     import torch
 
     if not torch.cuda.is_available():
@@ -85,7 +124,9 @@ def gpu_problem() -> str | None:
 
 @cache
 def compile_problem(device: str) -> str | None:
-    """None if torch.compile works on `device` ("cpu", "cuda"), else why not (no C++ compiler, no Triton, old GPU)."""
+    """None if torch.compile works on `device` ("cpu", "cuda"), else why not (no C++ compiler, no
+    Triton, old GPU).
+    """
     import torch
 
     try:
@@ -107,22 +148,34 @@ def device(setting: str = "auto"):
     if setting not in (settings := ("auto", "cpu", "cuda")):
         raise unknown("device", setting, settings)
     if setting == "cuda" and gpu_problem():
-        raise RuntimeError(f"device 'cuda' was asked for: {gpu_problem()}; use device 'auto' or 'cpu'")
+        raise RuntimeError(
+            f"device 'cuda' was asked for: {gpu_problem()}; use device 'auto' or 'cpu'"
+        )
     return torch.device("cuda" if setting != "cpu" and not gpu_problem() else "cpu")
 
 
 def check_precision(place, precision: str) -> None:
-    """RuntimeError if the device `place` does not compute in "fp16" or "bf16"; every device does in "no", float32."""
+    """RuntimeError if the device `place` does not compute in "fp16" or "bf16"; every device does in
+    "no", float32.
+    """
     import torch
 
     if precision == "fp16" and place.type == "cpu":
         raise RuntimeError("precision 'fp16' is for a GPU; use 'no' or 'bf16' on a CPU")
-    if precision == "bf16" and place.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
-        raise RuntimeError(f"{torch.cuda.get_device_name()} computes 'bf16' in emulation alone; use 'fp16' or 'no'")
+    if (
+        precision == "bf16"
+        and place.type == "cuda"
+        and not torch.cuda.is_bf16_supported(including_emulation=False)
+    ):
+        raise RuntimeError(
+            f"{torch.cuda.get_device_name()} computes 'bf16' in emulation alone; use 'fp16' or 'no'"
+        )
 
 
 def describe() -> dict[str, str | int | None]:
-    """Versions, device, commit and platform, as recorded beside each run; no path, host or user name."""
+    """Versions, device, commit and platform, as recorded beside each run; no path, host or user
+    name.
+    """
     import torch
 
     return {
@@ -136,8 +189,19 @@ def describe() -> dict[str, str | int | None]:
 
 
 def _commit() -> str | None:
-    """The commit of the repository, with `+` where tracked files differ from it; None outside git."""
-    command = ["git", "-C", str(root()), "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+"]
+    """The commit of the repository, with `+` where tracked files differ from it; None outside
+    git.
+    """
+    command = [
+        "git",
+        "-C",
+        str(root()),
+        "describe",
+        "--always",
+        "--abbrev=40",
+        "--exclude=*",
+        "--dirty=+",
+    ]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
@@ -148,5 +212,7 @@ def report() -> None:
     """Print where this runs, in few lines, after trying the GPU with a real operation."""
     facts = describe()
     place = "Kaggle" if on_kaggle() else "Colab" if on_colab() else facts["platform"]
-    print(f"Python {facts['python']}, torch {facts['torch']}, smp {facts['segmentation-models-pytorch']}, on {place}")
+    print(
+        f"Python {facts['python']}, torch {facts['torch']}, smp {facts['segmentation-models-pytorch']}, on {place}"
+    )
     print(f"device: {facts['device']}" + f" ({gpu_problem()})" * bool(gpu_problem()))

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,22 +16,33 @@ __all__ = ["atomic", "write_json", "write_result", "write_text"]
 
 @contextmanager
 def atomic(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; rename it to `path` if the block ends well, remove it if not.
+    """Yield a temporary path beside `path`; rename it to `path` if the block ends well, remove it
+    if not.
 
     Raises:
-        OSError: `path` cannot be written, or its disk is full; the message names `path` and what to do.
+        OSError: `path` cannot be written, or its disk is full; the message names `path` and what to
+            do.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # a random name: in a folder that machines share, two processes may have the same number
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         os.replace(temporary, path)
     except OSError as error:
-        cure = "free space there or choose another output" if error.errno == errno.ENOSPC else "choose another output"
-        raise OSError(error.errno, f"cannot write {path}: {error.strerror or error}; {cure}") from error
+        cure = (
+            "free space there or choose another output"
+            if error.errno == errno.ENOSPC
+            else "choose another output"
+        )
+        raise OSError(
+            error.errno, f"cannot write {path}: {error.strerror or error}; {cure}"
+        ) from error
     finally:
-        if temporary.exists():  # not unlink(missing_ok): that raises anew where the parent is no folder
+        if (
+            temporary.exists()
+        ):  # not unlink(missing_ok): that raises anew where the parent is no folder
             temporary.unlink()
 
 
@@ -46,5 +58,9 @@ def write_json(path: str | Path, value: Any) -> None:
 
 
 def write_result(path: str | Path, *, command: str, protocol: str, **values: Any) -> None:
-    """Write a result that may be quoted: `values` with the command, the protocol, the versions and the device."""
-    write_json(path, {"command": command, "protocol": protocol, "environment": env.describe(), **values})
+    """Write a result that may be quoted: `values` with the command, the protocol, the versions and
+    the device.
+    """
+    write_json(
+        path, {"command": command, "protocol": protocol, "environment": env.describe(), **values}
+    )

@@ -1,7 +1,8 @@
 """Parameters of runs and notebooks, checked strictly.
 
-papermill accepts a misspelt name, a cell that lost its `parameters` tag and a string where a number belongs without a
-word. Each notebook therefore hands its parameters to one of the classes below, which accept nothing but what they name.
+papermill accepts a misspelt name, a cell that lost its `parameters` tag and a string where a number
+belongs without a word. Each notebook therefore hands its parameters to one of the classes below,
+which accept nothing but what they name.
 """
 
 import ast
@@ -12,19 +13,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from .errors import unknown
 
-__all__ = [
-    "CompareParams",
-    "DataParams",
-    "EfficiencyParams",
-    "FigureParams",
-    "LessonParams",
-    "Params",
-    "RunParams",
-    "StartParams",
-    "StudyParams",
-    "slug",
-]
+__all__ = ["PLACES", "Params", "RunParams", "file_name", "slug"]
 
+PLACES = frozenset(
+    {"output_dir", "data_dir", "weights_dir", "device", "workers"}
+)  # where, not what
 Positive = Annotated[int, Field(ge=1)]
 Size = Annotated[int, Field(ge=32, description="side of the square input, pixels")]
 Seed = Annotated[int, Field(ge=0)]
@@ -35,11 +28,24 @@ Seeds = Annotated[list[Seed], Field(min_length=1)]
 def slug(dataset: str) -> str:
     """The folder name of a dataset in `outputs/`: `folder:/my/images` becomes `folder-images`."""
     kind, _, path = dataset.partition(":")
-    return kind if not path else f"{kind}-{re.sub(r'[^A-Za-z0-9]+', '-', path.rstrip('/').split('/')[-1])}"
+    return (
+        kind
+        if not path
+        else f"{kind}-{re.sub(r'[^A-Za-z0-9]+', '-', path.rstrip('/').split('/')[-1])}"
+    )
+
+
+def file_name(model: str) -> str:
+    """A model's name for folders and files, `module:Class` as `module.Class`: Windows has no
+    colon.
+    """
+    return model.replace(":", ".")
 
 
 class Params(BaseModel):
-    """Base of all parameter classes: no unknown names, no converted types, no changes afterwards."""
+    """Base of all parameter classes: no unknown names, no converted types, no changes
+    afterwards.
+    """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
@@ -48,7 +54,8 @@ class Params(BaseModel):
         """Check `values` and return the parameters.
 
         Raises:
-            ValueError: unknown names, wrong types and impossible values, in one message, with the valid ones.
+            ValueError: unknown names, wrong types and impossible values, in one message, with the
+                valid ones.
         """
         for name in values:
             if name not in cls.model_fields:
@@ -56,15 +63,20 @@ class Params(BaseModel):
         try:
             return cls.model_validate(values)
         except ValidationError as error:
-            lines = [f"{'.'.join(map(str, e['loc']))}={e['input']!r}: {e['msg']}{_hint(e)}" for e in error.errors()]
+            lines = [
+                f"{'.'.join(map(str, e['loc']))}={e['input']!r}: {e['msg']}{_hint(e)}"
+                for e in error.errors()
+            ]
             raise ValueError("wrong parameters:\n  " + "\n  ".join(lines)) from None
 
     @classmethod
     def from_notebook(cls, namespace: dict[str, Any]) -> "Params":
-        """The strict check of a notebook: call it with `globals()` in the cell after the `parameters` cell.
+        """The strict check of a notebook: call it with `globals()` in the cell after the
+        `parameters` cell.
 
-        Every field that the notebook has a variable for is read from it. What papermill injected must be the name
-        of a field and must still hold: a value that was overwritten means that the notebook's own cell lost its tag.
+        Every field that the notebook has a variable for is read from it. What papermill injected
+        must be the name of a field and must still hold: a value that was overwritten means that the
+            notebook's own cell lost its tag.
 
         Raises:
             ValueError: as `make`, and for an injected value that the notebook has overwritten.
@@ -85,20 +97,30 @@ def _hint(error: Any) -> str:
     value = error["input"]
     if isinstance(value, bool) and "literal" in error["type"]:
         return "; YAML reads no, yes, on and off as true and false: quote them"
-    if isinstance(value, str) and error["type"].startswith(("float", "int")) and re.fullmatch(r"[-+.\deE]+", value):
+    if (
+        isinstance(value, str)
+        and error["type"].startswith(("float", "int"))
+        and re.fullmatch(r"[-+.\deE]+", value)
+    ):
         return "; this is text: write numbers without quotes, and 1.0e-4, because YAML reads 1e-4 as text"
     return ""
 
 
 def _injected(cells: list[str]) -> dict[str, Any]:
-    """What papermill's injected cell (it starts with `# Parameters`) assigned, from IPython's history `In`."""
+    """What papermill's injected cell (it starts with `# Parameters`) assigned, from IPython's
+    history `In`.
+    """
     for source in cells:
         if source.startswith("# Parameters\n"):
             found = {}
             for statement in ast.parse(source).body:
                 if isinstance(statement, ast.Assign):
-                    # float("nan") and the like are calls, not literals: evaluate them as papermill wrote them
-                    value = eval(compile(ast.Expression(statement.value), "<injected>", "eval"), {"float": float})
+                    # float("nan") and the like are calls, not literals: evaluate them as papermill
+                    # wrote them
+                    value = eval(
+                        compile(ast.Expression(statement.value), "<injected>", "eval"),
+                        {"float": float},
+                    )
                     found[statement.targets[0].id] = value
             return found
     return {}
@@ -107,33 +129,76 @@ def _injected(cells: list[str]) -> dict[str, Any]:
 class RunParams(Params):
     """One run: one model on one dataset with one seed."""
 
-    dataset: str = Field("synthetic", description="name in data/registry.yaml, 'synthetic' or 'folder:PATH'")
-    model: str = Field("unetv2", description="name in unetv2.models")
-    encoder: str = Field("resnet18", description="any smp or timm ('tu-...') encoder; the paper's is tu-pvt_v2_b2")
-    encoder_weights: Literal["imagenet"] | None = Field(None, description="pretrained weights, or None: random")
-    weights_dir: str | None = Field(None, description="folder of <encoder>.safetensors, read in place of a download")
-    width: Positive = Field(32, description="filters of the finest level of the tmi- models; others have an encoder")
-    batchnorm: bool = Field(False, description="of the tmi- models: batch normalisation in place of dropout")
+    dataset: str = Field(
+        "synthetic", description="name in data/registry.yaml, 'synthetic' or 'folder:PATH'"
+    )
+    model: str = Field("thin+sdi", description="name of a model, see unetv2.list_models()")
+    encoder: str = Field(
+        "resnet18", description="any smp or timm ('tu-...') encoder; the paper's is tu-pvt_v2_b2"
+    )
+    encoder_weights: Literal["imagenet"] | None = Field(
+        None, description="pretrained weights, or None: random"
+    )
+    weights_dir: str | None = Field(
+        None, description="folder of <encoder>.safetensors, read in place of a download"
+    )
+    width: Positive = Field(32, description="of the tmi- models: filters of the finest level")
+    batchnorm: bool = Field(
+        False, description="of the tmi- models: batch normalisation in place of dropout"
+    )
     data_dir: str | None = Field(None, description="folder that holds the downloaded datasets")
     output_dir: str = Field("outputs/runs/last", description="run folder")
     seed: Seed = 0
     image_size: Size = 64
     epochs: int = Field(6, ge=1)
+    steps_per_epoch: Positive | None = Field(
+        None, description="batches of an epoch; None: one pass over the training part"
+    )
     batch_size: Positive = 16
-    recipe: Literal["paper", "released", "unetpp"] = "paper"
+    recipe: Literal[
+        "paper",
+        "released",
+        "released-as-written",
+        "released-isic",
+        "unetpp",
+        "unetpp-tmi",
+        "unetpp-dlmia",
+    ] = Field("paper", description="optimiser, schedule and loss, see unetv2.training.recipes")
     lr: float | None = Field(None, gt=0, description="peak learning rate; None: the recipe's")
     augment: Literal["none", "light", "strong"] = "light"
     limit: Positive | None = Field(None, description="at most so many images per split; None: all")
-    precision: Literal["no", "fp16", "bf16"] = Field("no", description="mixed precision; 'no' is float32")
-    channels_last: bool = Field(False, description="weights channels last: faster for PVT v2 and MobileNet on a CPU")
-    compile: bool = Field(False, description="torch.compile in training; left out, with a word, where it does not work")
+    train_share: float = Field(
+        1.0, gt=0, le=1, description="share of the training part; smaller ones lie in larger ones"
+    )
+    drop_duplicates: bool = Field(
+        False, description="leave out training images that are in the test part too"
+    )
+    audit: bool = Field(
+        False, description="also log the test Dice of each epoch; nothing is chosen by it"
+    )
+    studies: bool = Field(
+        True, description="measure at the end what later needs the weights: heads, skips, flips"
+    )
+    also_test: list[str] = Field(
+        default_factory=list, description="other datasets that the trained model is scored on"
+    )
+    precision: Literal["no", "fp16", "bf16"] = Field(
+        "no", description="mixed precision; 'no' is float32"
+    )
+    channels_last: bool = Field(
+        False, description="weights channels last: faster for PVT v2 and MobileNet on a CPU"
+    )
+    compile: bool = Field(
+        False, description="torch.compile in training; left out where it does not work"
+    )
     device: Literal["auto", "cpu", "cuda"] = "auto"
     workers: int = Field(0, ge=0, description="data loader processes")
 
     @property
     def network(self) -> dict[str, Any]:
-        """The options of `models.build` that decide what network this run trains."""
-        return {"name": self.model, "encoder": self.encoder, "width": self.width, "batchnorm": self.batchnorm}
+        """The options of `networks.for_run` that decide what network this run trains."""
+        names = {"name": "model", "encoder": "encoder", "width": "width", "batchnorm": "batchnorm"}
+        return {option: getattr(self, field) for option, field in names.items()}
 
     @field_validator("dataset", "model", "encoder")
     @classmethod
@@ -141,81 +206,3 @@ class RunParams(Params):
         if not value.strip():
             raise ValueError("must not be empty")
         return value
-
-
-class StartParams(Params):
-    """00_start_here: the idea in five minutes."""
-
-    seed: Seed = 0
-    image_size: Size = 64
-    encoder: str = Field("tu-test_resnet", description="any smp or timm ('tu-...') encoder; this one is very small")
-    epochs: Positive = 6
-    limit: Positive = Field(96, description="training images")
-    output_dir: str = "outputs/start_here"
-
-
-class DataParams(Params):
-    """10_data: what a dataset holds, how hard it is, and whether it can be trusted."""
-
-    dataset: str = "synthetic"
-    data_dir: str | None = Field(None, description="folder that holds the downloaded datasets")
-    image_size: Size = 128
-    limit: Positive | None = Field(None, description="at most so many images per split; None: all")
-    seed: Seed = 0
-    output_dir: str = "outputs/data"
-
-
-class LessonParams(Params):
-    """20 to 29, the lessons on designs: small tensors, short trainings on synthetic images."""
-
-    seed: Seed = 0
-    image_size: Size = 64
-    encoder: str = Field("tu-test_resnet", description="any smp or timm ('tu-...') encoder; this one is very small")
-    epochs: Positive = Field(5, description="of the short trainings")
-    output_dir: str = "outputs/lesson"
-
-
-class CompareParams(Params):
-    """40 to 49: what the runs of `models` x `datasets` x `seeds` below `runs_dir` say."""
-
-    datasets: Names = ["synthetic"]
-    models: Names = Field(["unet", "unetpp", "unetv2"], description="the first is the reference")
-    seeds: Seeds = [0]
-    runs_dir: str = Field("outputs/quick/runs", description="holds <dataset>/<model>/s<seed>/metrics.json")
-    data_dir: str | None = Field(None, description="folder that holds the downloaded datasets")
-    output_dir: str = "outputs/compare"
-
-
-class StudyParams(CompareParams):
-    """43_unetpp_study: what UNet++'s own studies say on these runs of its family."""
-
-    models: Names = Field(["tmi-unet-l4", "tmi-unet++"], description="of the family; the first is the reference")
-
-
-class EfficiencyParams(Params):
-    """42_efficiency: what each model costs, counted and timed."""
-
-    seed: Seed = 0
-    models: Names = Field(["unet", "unetpp", "unetv2", "smp-unet"], description="the first is the reference")
-    encoder: str = Field("tu-test_resnet", description="of the live part; any smp or timm ('tu-...') encoder")
-    image_sizes: Annotated[list[Size], Field(min_length=2)] = [64, 96, 128]
-    batch_sizes: Annotated[list[Positive], Field(min_length=2)] = [1, 4, 8]
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    precision: Literal["no", "fp16", "bf16"] = Field("no", description="mixed precision; 'no' is float32")
-    repeats: Positive = Field(9, description="timed turns")
-    table4_encoder: str = Field("tu-pvt_v2_b2", description="of the audit of Table 4; the paper's")
-    table4_size: Size = Field(256, description="of the audit of Table 4; the paper's")
-    output_dir: str = "outputs/efficiency"
-
-
-class FigureParams(Params):
-    """50 to 59: pictures of what trained models do to one dataset."""
-
-    dataset: str = "synthetic"
-    models: Names = ["unet", "unetpp", "unetv2"]
-    seeds: Seeds = [0]
-    runs_dir: str = Field("outputs/quick/runs", description="holds <dataset>/<model>/s<seed>/model.safetensors")
-    data_dir: str | None = Field(None, description="folder that holds the downloaded datasets")
-    image_size: Size = 64
-    count: Positive = Field(2, description="images of a figure; twice as many in the cross-section")
-    output_dir: str = "outputs/figures"

@@ -1,0 +1,32 @@
+"""Encoder, skip, decoder, head: every network of the collection, by name.
+
+smp and timm take seconds to import. They load when a name below is first used.
+"""
+
+from importlib import import_module
+from typing import Any
+
+_HOMES = {
+    "create_model": "registry",
+    "for_run": "registry",
+    "from_pretrained": "registry",
+    "check_model": "names",
+    "is_family": "names",
+    "label": "names",
+    "list_models": "names",
+    "supervised": "names",
+    "check_weights": "encoders",
+    "NestedUNet": "family",
+    "NestedUnetPlusPlus": "unetpp_smp",
+    "ThinUnet": "thin",
+    "UnetV2": "thin",
+    "with_skip": "any_smp",
+}
+
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_HOMES[name]}", __name__), name)

@@ -1,25 +1,22 @@
 """The UNet++ family as one graph.
 
-Nodes X^{i,j}: level i (0 is the finest), column j (0 is the encoder, j > 0 the decoder columns). Every node is the same
-unit of two convolutions; a member of the family is nothing but a choice of links between the nodes:
+The links of each member are in `skips.graph`. Every node X^{i,j} is the same unit of two
+convolutions; X^{i,0} = unit(pool(X^{i-1,0})) is the encoder, in every member.
 
-    X^{i,0} = unit(pool(X^{i-1,0}))                                            the encoder, in every member
-    U-Net   X^{i,L-i} = unit([up(X^{i+1,L-i-1}), X^{i,0}])                     one diagonal
-    U-Net^e X^{i,j} = unit([up(X^{i+1,j-1}), X^{i,0}])                         U-Nets of depth 1..L on one encoder
-    UNet+   X^{i,j} = unit([up(X^{i+1,j-1}), X^{i,j-1}])                       short skips
-    UNet++  X^{i,j} = unit([up(X^{i+1,j-1}), X^{i,0}, ..., X^{i,j-1}])         short and long: dense skips
+A 1x1 head on each top node X^{0,1..L} trains every depth at once (deep supervision). The heads'
+mean is the papers' accurate mode; the part of the graph that one head needs is the fast one, and
+`prune` cuts it out.
 
-A 1x1 head on each top node X^{0,1..L} trains every depth at once (deep supervision). The heads' mean is the papers'
-accurate mode; the part of the graph that one head needs is the fast one, and `prune` cuts it out.
-
-Papers: Zhou et al., "UNet++: Redesigning skip connections to exploit multiscale features in image segmentation", IEEE
-TMI 2020 (TMI); "UNet++: a nested U-Net architecture for medical image segmentation", DLMIA 2018 (DLMIA). Written from
-the papers; the authors' code is for non-commercial use and no part of this. The parameter counts equal TMI's Table I,
-except for the wide U-Net: 9,282,246, as in the authors' code, where the papers print 9.1 M and 9.13 M.
+Papers: Zhou et al., "UNet++: Redesigning skip connections to exploit multiscale features in image
+    segmentation", IEEE
+TMI 2020 (TMI); "UNet++: a nested U-Net architecture for medical image segmentation", DLMIA 2018
+(DLMIA). Written from the papers; the authors' code is for non-commercial use and no part of this.
+The parameter counts equal TMI's Table I, except for the wide U-Net: 9,282,246, as in the authors'
+code, where the papers print 9.1 M and 9.13 M.
 """
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -27,67 +24,36 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..common.errors import unknown
+from ..skips.graph import Node, graph, needed
 
-__all__ = ["MEMBERS", "WIDE", "Heads", "NestedUNet", "average", "graph", "hybrid", "needed"]
+__all__ = ["WIDE", "Heads", "NestedUNet", "average"]
 
-MEMBERS = ("unet", "unet-e", "unet+", "unet++")
 WIDE = (35, 70, 140, 280, 560)  # filters of the wide U-Net
-
-Node = tuple[int, int]
-Graph = list[tuple[Node, list[tuple[Node, str]]]]
-
-
-def graph(member: str, depth: int) -> Graph:
-    """The nodes of a member and their links, in an order in which they can be computed.
-
-    Returns:
-        A list of ((i, j), inputs); inputs is a list of ((i', j'), kind) with kind "down", "up" or "skip", in the order
-        of concatenation. (0, 0) has no inputs: it sees the image.
-
-    Raises:
-        ValueError: an unknown member.
-    """
-    skips = {
-        "unet": lambda i, j: [0],
-        "unet-e": lambda i, j: [0],
-        "unet+": lambda i, j: [j - 1],
-        "unet++": lambda i, j: list(range(j)),
-    }
-    if member not in skips:
-        raise unknown("member of the UNet++ family", member, MEMBERS)
-    nodes: Graph = []
-    for diagonal in range(depth + 1):  # diagonal d holds what depth d adds to depth d - 1
-        nodes.append(((diagonal, 0), [((diagonal - 1, 0), "down")] if diagonal else []))
-        for j in range(1, diagonal + 1) if member != "unet" or diagonal == depth else ():
-            i = diagonal - j
-            nodes.append(((i, j), [((i + 1, j - 1), "up"), *(((i, k), "skip") for k in skips[member](i, j))]))
-    return nodes
-
-
-def needed(nodes: Graph, columns: Iterable[int]) -> Graph:
-    """The part of a graph that the top nodes X^{0,j}, j in `columns`, depend on."""
-    wanted = {(0, j) for j in columns}
-    for node, inputs in reversed(nodes):
-        if node in wanted:
-            wanted.update(source for source, _ in inputs)
-    return [(node, inputs) for node, inputs in nodes if node in wanted]
 
 
 class _Node(nn.Module):
-    """X^{i,j}: pool the "down" input or upsample the "up" input, concatenate the skips, apply the unit."""
+    """X^{i,j}: pool the "down" input or upsample the "up" input, concatenate the skips, apply the
+    unit.
+    """
 
-    def __init__(self, cin: int, k: int, skips: int, dims: int, norm: bool, up: str, dropout: float):
+    def __init__(
+        self, cin: int, k: int, skips: int, dims: int, norm: bool, up: str, dropout: float
+    ):
         super().__init__()
         if skips and up == "deconv":
             self.up = (nn.ConvTranspose2d, nn.ConvTranspose3d)[dims - 2](cin, k, 2, stride=2)
             cin = k
         elif skips:
-            self.up = nn.Upsample(scale_factor=2, mode=("bilinear", "trilinear")[dims - 2], align_corners=True)
+            self.up = nn.Upsample(
+                scale_factor=2, mode=("bilinear", "trilinear")[dims - 2], align_corners=True
+            )
         layers: list[nn.Module] = []
         for channels in (cin + skips * k, k):
             layers.append((nn.Conv2d, nn.Conv3d)[dims - 2](channels, k, 3, padding=1))
             layers += [(nn.BatchNorm2d, nn.BatchNorm3d)[dims - 2](k)] if norm else []
-            layers += [nn.ReLU(inplace=True), nn.Dropout(dropout)] if dropout else [nn.ReLU(inplace=True)]
+            layers += (
+                [nn.ReLU(inplace=True), nn.Dropout(dropout)] if dropout else [nn.ReLU(inplace=True)]
+            )
         self.unit = nn.Sequential(*layers)
 
     def forward(self, first: Tensor, skips: list[Tensor]) -> Tensor:
@@ -119,10 +85,14 @@ class Heads:
         return self.columns if self.training or self.output == "averaged" else [self.output]
 
     def check_head(self, j: int, prune: bool = False) -> None:
-        """A ValueError if there is no head j, or if there is one head only and the model is to be pruned."""
+        """A ValueError if there is no head j, or if there is one head only and the model is to be
+        pruned.
+        """
         if prune and len(self.columns) == 1:
             reason = "no shallower node has been trained to give a mask"
-            raise ValueError(f"cannot prune a model with one head: {reason}; train it with deep_supervision=True")
+            raise ValueError(
+                f"cannot prune a model with one head: {reason}; train it with deep_supervision=True"
+            )
         if j not in self.columns:
             raise ValueError(f"no head {j!r}: this model has {sorted(self.columns)}")
 
@@ -134,31 +104,35 @@ class NestedUNet(Heads, nn.Module):
         member: "unet", "unet-e" (U-Net^e), "unet+" or "unet++".
         depth: L, the number of poolings: 1 to len(filters) - 1. None: all.
         in_channels: channels of the image.
-        classes: 1 for a binary mask (sigmoid), else the number of classes with the background (softmax).
+        classes: 1 for a binary mask (sigmoid), else the number of classes with the background
+            (softmax).
         filters: k_i, the width of level i; Table I has 32 * 2^i, the wide U-Net `WIDE`.
         dims: 2 or 3. The papers' "V-Net" is the 3-D U-Net of this graph.
-        deep_supervision: a head on every top node, else on the deepest alone. U-Net^e has all of its heads, always, and
-            a U-Net has but one top node.
-        output: what the model returns in eval mode, "averaged" or the j of one head. May be set at any time; nodes
-            that it does not need are not computed.
-        norm: batch normalisation after each convolution. Table I's networks have none; the Drishti-GS form has.
-        up: "deconv", a 2x2 transposed convolution of stride 2 to k_i channels (Table I), or "linear", bilinear or
-            trilinear with aligned corners, which keeps the channels. The wider form of the Drishti-GS article is
-            NestedUNet(in_channels=3, filters=(64, 128, 256, 512, 1024), norm=True, up="linear", dropout=0).
-        dropout: after each ReLU; 0.5 in the authors' code, which also has an L2 penalty of 1e-4 on the kernels: give
-            that to the optimiser.
+        deep_supervision: a head on every top node, else on the deepest alone. U-Net^e cannot do
+            without, and a U-Net has but one top node.
+        output: what the model returns in eval mode, "averaged" or the j of one head. May be set at
+            any time; nodes that it does not need are not computed.
+        norm: batch normalisation after each convolution. Table I's networks have none; the
+            Drishti-GS form has.
+        up: "deconv", a 2x2 transposed convolution of stride 2 to k_i channels (Table I), or
+            "linear", bilinear or trilinear with aligned corners, which keeps the channels. The
+            wider form of the Drishti-GS article is NestedUNet(in_channels=3, filters=(64, 128, 256,
+            512, 1024), norm=True, up="linear", dropout=0).
+        dropout: after each ReLU; 0.5 in the authors' code, which also has an L2 penalty of 1e-4 on
+            the kernels: give that to the optimiser.
 
     Shape:
-        (N, in_channels, H, W) or (N, in_channels, D, H, W), sides multiples of 2^L -> logits (N, classes, same sides).
-        In train mode with several heads: the list of their logits, deepest first: X^{0,L}, ..., X^{0,1}.
+        (N, in_channels, H, W) or (N, in_channels, D, H, W), sides multiples of 2^L -> logits (N,
+        classes, same sides). In train mode with several heads: the list of their logits, deepest
+        first: X^{0,L}, ..., X^{0,1}.
 
     Attributes:
         graph: nodes and links as data, see `graph()`.
         columns: the j of the top nodes with a head, deepest first.
 
     Raises:
-        ValueError: unknown member or up; depth, head or dims out of range; no classes; sides that do not divide; on
-            loading, a checkpoint of another member.
+        ValueError: unknown member or up; depth, head or dims out of range; no classes; sides that
+            do not divide; on loading, a checkpoint of another member.
     """
 
     def __init__(
@@ -169,7 +143,7 @@ class NestedUNet(Heads, nn.Module):
         classes: int = 1,
         filters: Sequence[int] = (32, 64, 128, 256, 512),
         dims: int = 2,
-        deep_supervision: bool = True,
+        deep_supervision: bool = False,
         output: int | Literal["averaged"] = "averaged",
         norm: bool = False,
         up: Literal["deconv", "linear"] = "deconv",
@@ -178,15 +152,21 @@ class NestedUNet(Heads, nn.Module):
         super().__init__()
         depth = len(filters) - 1 if depth is None else depth
         if not 1 <= depth < len(filters):
-            raise ValueError(f"depth={depth} is out of range: the {len(filters)} filters allow 1 to {len(filters) - 1}")
+            raise ValueError(
+                f"depth={depth} is out of range: the {len(filters)} filters allow 1 to {len(filters) - 1}"
+            )
         if min(classes, in_channels) < 1:
-            raise ValueError(f"classes={classes}, in_channels={in_channels}: at least 1; a binary mask is 1 class")
+            raise ValueError(
+                f"classes={classes}, in_channels={in_channels}: at least 1; a binary mask is 1 class"
+            )
         if dims not in (2, 3):
             raise ValueError(f"dims={dims}: the family is built for 2 or 3 dimensions")
         if up not in ("deconv", "linear"):
             raise unknown("upsampling", up, ("deconv", "linear"))
         if member == "unet-e" and depth > 1 and not deep_supervision:
-            raise ValueError("U-Net^e without deep supervision trains one of its U-Nets only: build member='unet'")
+            raise ValueError(
+                "U-Net^e without deep supervision trains one of its U-Nets only: build member='unet'"
+            )
         self.graph = graph(member, depth)
         top = [j for (i, j), _ in reversed(self.graph) if i == 0 and j]
         self.columns = top if deep_supervision else [depth]
@@ -198,7 +178,9 @@ class NestedUNet(Heads, nn.Module):
         self.nodes = nn.ModuleDict()
         for (i, j), inputs in self.graph:
             cin = k[i + 1] if j else k[i - 1] if i else in_channels
-            self.nodes[f"x_{i}_{j}"] = _Node(cin, k[i], max(len(inputs) - 1, 0), dims, norm, up, dropout)
+            self.nodes[f"x_{i}_{j}"] = _Node(
+                cin, k[i], max(len(inputs) - 1, 0), dims, norm, up, dropout
+            )
         head = (nn.Conv2d, nn.Conv3d)[dims - 2]
         self.heads = nn.ModuleDict({str(j): head(k[0], classes, 1) for j in self.columns})
         self.output = output
@@ -211,22 +193,28 @@ class NestedUNet(Heads, nn.Module):
             first = features[inputs[0][0]] if inputs else x
             if i and not j:
                 first = F.max_pool2d(first, 2) if x.ndim == 4 else F.max_pool3d(first, 2)
-            features[i, j] = self.nodes[f"x_{i}_{j}"](first, [features[source] for source, _ in inputs[1:]])
+            features[i, j] = self.nodes[f"x_{i}_{j}"](
+                first, [features[source] for source, _ in inputs[1:]]
+            )
         logits = [self.heads[str(j)](features[0, j]) for j in self.active]
         return logits if self.training and len(logits) > 1 else average(logits)
 
     def prune(self, d: int) -> "NestedUNet":
-        """The model of depth `d` inside this one: a copy of the same weights, without what head d does not need.
+        """The model of depth `d` inside this one: a copy of the same weights, without what head d
+        does not need.
 
         Its logits equal, to the bit, this model's with `output = d`. U-Net^e leaves a U-Net.
 
         Raises:
-            ValueError: a head out of range, or a model that has only one: it was trained without supervision.
+            ValueError: a head out of range, or a model that has only one: it was trained without
+                supervision.
         """
         self.check_head(d, prune=True)
         member = self.config["member"].replace("unet-e", "unet")
         with torch.device("meta"):  # the structure; the parts are copied
-            small = NestedUNet(**self.config | {"member": member, "depth": d, "deep_supervision": False})
+            small = NestedUNet(
+                **self.config | {"member": member, "depth": d, "deep_supervision": False}
+            )
         small.nodes = nn.ModuleDict({name: copy.deepcopy(self.nodes[name]) for name in small.nodes})
         small.heads = nn.ModuleDict({str(d): copy.deepcopy(self.heads[str(d)])})
         return small.train(self.training)
@@ -234,29 +222,34 @@ class NestedUNet(Heads, nn.Module):
     def _check(self, x: Tensor) -> None:
         depth, dims = self.config["depth"], self.config["dims"]
         if x.ndim != dims + 2:
-            raise ValueError(f"expected a batch (N, C, {'D, ' * (dims - 2)}H, W), got the shape {tuple(x.shape)}")
+            raise ValueError(
+                f"expected a batch (N, C, {'D, ' * (dims - 2)}H, W), got the shape {tuple(x.shape)}"
+            )
         sides, step = tuple(x.shape[2:]), 2**depth
         if any(side % step for side in sides):
             larger = tuple(-(-side // step) * step for side in sides)
-            raise ValueError(f"sides {sides} must be multiples of 2^{depth} = {step}: pad or resize to {larger}")
+            raise ValueError(
+                f"sides {sides} must be multiples of 2^{depth} = {step}: pad or resize to {larger}"
+            )
 
-    def _name(self) -> str:
-        """The member and all that decides the names and shapes of its weights."""
-        return str({key: value for key, value in self.config.items() if key != "dropout"})
-
-    # The weights of U-Net^e and UNet+ have the same names and shapes, so a checkpoint has to say whose it is: in its
-    # `_extra_state`, as a tensor, because safetensors holds nothing else.
+    # The weights of U-Net^e and UNet+ have the same names and shapes, so a checkpoint has to say
+    # whose it is: in its `_extra_state`, as a tensor, because safetensors holds nothing else.
     def get_extra_state(self) -> Tensor:
-        return torch.tensor(list(self._name().encode()), dtype=torch.uint8, device="cpu")
+        name = self.config["member"].encode()
+        return torch.tensor(list(name), dtype=torch.uint8, device="cpu")
 
     def set_extra_state(self, state: Tensor) -> None:
-        found = bytes(state.tolist()).decode()
-        if found != self._name():
-            raise ValueError(f"the checkpoint is of {found}, the model is {self._name()}: build the checkpoint's model")
+        found, own = bytes(state.tolist()).decode(), self.config["member"]
+        if found != own:
+            raise ValueError(
+                f"the checkpoint is of {found!r}, the model is {own!r}: build that one"
+            )
 
 
 def _initialise(module: nn.Module) -> None:
-    """He's normal initialisation for convolutions, Glorot's for transposed ones (no ReLU follows), biases 0."""
+    """He's normal initialisation for convolutions, Glorot's for transposed ones (no ReLU follows),
+    biases 0.
+    """
     if isinstance(module, nn.Conv2d | nn.Conv3d):
         nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
     elif isinstance(module, nn.ConvTranspose2d | nn.ConvTranspose3d):
@@ -267,10 +260,12 @@ def _initialise(module: nn.Module) -> None:
 
 
 def average(logits: Sequence[Tensor]) -> Tensor:
-    """The logits of the mean probability of several heads, each (N, classes, ...): the papers' accurate mode.
+    """The logits of the mean probability of several heads, each (N, classes, ...): the papers'
+    accurate mode.
 
-    Sigmoid (1 class) or softmax of the result is the mean of the heads' sigmoids or softmaxes, so that what follows
-    need not know of the average. Computed in the log domain; a single head comes back as it is.
+    Sigmoid (1 class) or softmax of the result is the mean of the heads' sigmoids or softmaxes, so
+    that what follows need not know of the average. Computed in the log domain; a single head comes
+    back as it is.
     """
     if len(logits) == 1:
         return logits[0]
@@ -278,53 +273,3 @@ def average(logits: Sequence[Tensor]) -> Tensor:
     if z.shape[2] == 1:
         return F.logsigmoid(z).logsumexp(0) - F.logsigmoid(-z).logsumexp(0)
     return F.log_softmax(z, dim=2).logsumexp(0)  # softmax ignores the constant -log(heads)
-
-
-def hybrid(
-    outputs: Tensor | Sequence[Tensor],
-    target: Tensor,
-    form: Literal["code", "tmi", "dlmia"] = "code",
-    weights: Sequence[float] | None = None,
-) -> Tensor:
-    """The hybrid loss, cross-entropy and Dice, summed over the heads. The papers and their code have three of them:
-
-    - "code": 1/2 CE - (2 sum(yp) + 1) / (sum(y) + sum(p) + 1), sums over the whole batch; CE has both terms. From -1.
-    - "tmi" (Eq. 2): -1/N sum_n sum_c (y log p + 2yp / (y^2 + p^2)), N pixels, no 1/2, and a ratio for each pixel.
-    - "dlmia": -1/N sum_b (1/2 y_b log p_b + 2 y_b p_b / (y_b + p_b)), N images; read as the mean of the cross-entropy
-      over the pixels and the ratio of the sums of image b (its y_b and p_b are the flattened image).
-
-    In words: both printed equations have only the positive term y log p of the cross-entropy. With softmax that is all
-    of it; with one sigmoid channel a background pixel adds nothing to "tmi", neither loss nor gradient, and "foreground
-    everywhere" is its minimum: use "code" there, or two classes.
-
-    Args:
-        outputs: logits (N, C, ...), or a list of such, all of the target's size.
-        target: C = 1: (N, 1, ...) in [0, 1]. C >= 2: class ids (N, ...), int64.
-        weights: one per head, in the order of `outputs`; None: 1 each, as the papers.
-
-    Raises:
-        ValueError: unknown form; not one weight per head.
-    """
-    if form not in ("code", "tmi", "dlmia"):
-        raise unknown("form of the hybrid loss", form, ("code", "tmi", "dlmia"))
-    outputs = [outputs] if isinstance(outputs, Tensor) else outputs
-    weights = [1.0] * len(outputs) if weights is None else weights
-    if len(weights) != len(outputs):
-        raise ValueError(f"{len(weights)} weights for {len(outputs)} heads: give one weight per head, deepest first")
-    return sum(weight * _hybrid(z, target, form) for weight, z in zip(weights, outputs, strict=True))
-
-
-def _hybrid(z: Tensor, target: Tensor, form: str) -> Tensor:
-    binary = z.shape[1] == 1
-    log_p = F.logsigmoid(z) if binary else F.log_softmax(z, dim=1)
-    y = target.reshape(z.shape) if binary else F.one_hot(target, z.shape[1]).movedim(-1, 1)
-    log_p, p, y = log_p.flatten(2), log_p.exp().flatten(2), y.to(z.dtype).flatten(2)  # each (N, C, pixels)
-    entropy = -(y * log_p).sum(1)
-    tiny = torch.finfo(p.dtype).tiny  # 0 / 0 is 0: y = 0 makes the numerator 0
-    if form == "tmi":
-        return (entropy - (2 * y * p / (y**2 + p**2).clamp_min(tiny)).sum(1)).mean()
-    if form == "dlmia":
-        return (0.5 * entropy.mean(1) - 2 * (y * p).sum((1, 2)) / (y + p).sum((1, 2)).clamp_min(tiny)).mean()
-    if binary:
-        entropy = F.binary_cross_entropy_with_logits(z.flatten(2), y)
-    return 0.5 * entropy.mean() - (2 * (y * p).sum() + 1) / (y.sum() + p.sum() + 1)

@@ -1,76 +1,68 @@
 """UNet++ over any segmentation-models-pytorch or timm encoder, with what smp's own lacks.
 
-smp.UnetPlusPlus has one head. Here every top node X^{0,1..L} of its grid can have one: deep supervision in training,
-the mean of the heads or one head in use, and `prune`, which cuts off the deeper part of grid and encoder. The grid is
-`nested.graph("unet++", L)`, L = encoder_depth - 1, its finest level at stride 2; blocks, names and widths are smp's, so
-that without supervision state_dict and logits are those of smp.UnetPlusPlus (its VGG checkpoints hold a
-`decoder.center` that never runs: load them with strict=False).
+smp.UnetPlusPlus has one head. Here every top node X^{0,1..L} of its grid can have one: deep
+supervision in training, the mean of the heads or one head in use, and `prune`, which cuts off the
+deeper part of grid and encoder. The grid is `nested.graph("unet++", L)`, L = encoder_depth - 1, its
+finest level at stride 2; blocks, names and widths are smp's, so that without supervision state_dict
+and logits are those of smp.UnetPlusPlus (its VGG checkpoints hold a `decoder.center` that never
+runs: load them with strict=False).
 
-Encoders that begin at stride 4 (PVT, Swin, ConvNeXt, ...) leave smp's stride-2 level without channels, and with it the
-top row of the grid. The remedy in the U-Net v2 paper's comparisons is to upsample the stride-4 level (nearest, x2):
-UNet++ (PVT) then has its 29,864,977 parameters and U-Net (PVT) its 28,149,009 (tu-pvt_v2_b2, one class).
+Encoders that begin at stride 4 (PVT, Swin, ConvNeXt, ...) leave smp's stride-2 level without
+channels, and with it the top row of the grid. The remedy in the U-Net v2 paper's comparisons is to
+upsample the stride-4 level (nearest, x2): UNet++ (PVT) then has its 29,864,977 parameters and U-Net
+(PVT) its 28,149,009 (tu-pvt_v2_b2, one class).
 """
 
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
-import segmentation_models_pytorch as smp
 import torch
 import torch.nn.functional as F
-from segmentation_models_pytorch.base import ClassificationHead, SegmentationHead, SegmentationModel, initialization
+from segmentation_models_pytorch.base import (
+    ClassificationHead,
+    SegmentationHead,
+    SegmentationModel,
+    initialization,
+)
 from segmentation_models_pytorch.base.hub_mixin import supports_config_loading
 from segmentation_models_pytorch.base.modules import Activation
 from segmentation_models_pytorch.decoders.unetplusplus.decoder import DecoderBlock
-from segmentation_models_pytorch.encoders import TimmUniversalEncoder, get_encoder
+from segmentation_models_pytorch.encoders import TimmUniversalEncoder
 from torch import Tensor, nn
 
-from .family import Heads, average, graph, needed
+from ..skips.graph import graph, needed
+from .encoders import UpsampledFirst, encoder, normalisation
+from .family import Heads, average
 
-__all__ = ["NestedUnetPlusPlus", "UpsampledFirst", "UpsampledUnet"]
-
-
-class UpsampledFirst(nn.Module):
-    """An encoder whose empty stride-2 level is filled by its stride-4 level, nearest-upsampled x2."""
-
-    def __init__(self, encoder: nn.Module):
-        super().__init__()
-        image, gap, first, *rest = encoder.out_channels
-        if gap:
-            raise ValueError(f"this encoder has {gap} channels at stride 2 and needs none upsampled: use smp.Unet")
-        self.encoder = encoder
-        self.out_channels = [image, first, first, *rest]
-        self.output_stride = encoder.output_stride
-
-    def forward(self, x: Tensor) -> list[Tensor]:
-        image, _, first, *rest = self.encoder(x)
-        return [image, F.interpolate(first, scale_factor=2.0), first, *rest]
-
-
-class UpsampledUnet(smp.Unet):
-    """smp.Unet with the same remedy; its arguments are smp.Unet's. An encoder without a gap at stride 2 is refused."""
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        # smp.Unet sizes its decoder by self.encoder.out_channels, so the encoder is wrapped as soon as it is set
-        wrap = name == "encoder" and not isinstance(value, UpsampledFirst)
-        super().__setattr__(name, UpsampledFirst(value) if wrap else value)
+__all__ = ["NestedUnetPlusPlus"]
 
 
 class _Grid(nn.Module):
-    """smp's blocks under smp's names, built and run along `nested.graph`, with one concatenation per node, not two."""
+    """smp's blocks under smp's names, built and run along `nested.graph`, with one concatenation
+    per node, not two.
+    """
 
-    def __init__(self, encoder: Sequence[int], decoder: Sequence[int], columns: Sequence[int], **options: Any):
+    def __init__(
+        self, encoder: Sequence[int], decoder: Sequence[int], columns: Sequence[int], **options: Any
+    ):
         super().__init__()
         self.depth = len(decoder) - 1
 
-        def width(i: int, j: int) -> int:  # the outermost diagonal has the decoder's widths, the rest the encoder's
+        def width(
+            i: int, j: int
+        ) -> int:  # the outermost diagonal has the decoder's widths, the rest the encoder's
             return decoder[self.depth - 1 - i] if i + j == self.depth and j else encoder[i]
 
         self.blocks = nn.ModuleDict()
         for (i, j), _ in needed(graph("unet++", self.depth), columns):
             if j:
-                self.blocks[self.name(i, j)] = DecoderBlock(width(i + 1, j - 1), j * encoder[i], width(i, j), **options)
+                self.blocks[self.name(i, j)] = DecoderBlock(
+                    width(i + 1, j - 1), j * encoder[i], width(i, j), **options
+                )
         if self.depth in columns:
-            self.blocks[f"x_0_{self.depth}"] = DecoderBlock(decoder[-2], 0, decoder[-1], **options)  # to full size
+            self.blocks[f"x_0_{self.depth}"] = DecoderBlock(
+                decoder[-2], 0, decoder[-1], **options
+            )  # to full size
 
     def name(self, i: int, j: int) -> str:  # smp's of X^{i,j}
         return f"x_{self.depth - i - j}_{self.depth - 1 - i}"
@@ -80,9 +72,14 @@ class _Grid(nn.Module):
         x = {(i, 0): feature for i, feature in enumerate(features[1:])}
         for (i, j), inputs in needed(graph("unet++", self.depth), columns):
             if j:
-                skips = [x[source] for source, _ in inputs[:0:-1]]  # smp concatenates the newest first
+                skips = [
+                    x[source] for source, _ in inputs[:0:-1]
+                ]  # smp concatenates the newest first
                 x[i, j] = _run(self.blocks[self.name(i, j)], x[inputs[0][0]], skips)
-        return [_run(self.blocks[f"x_0_{j}"], x[0, j], []) if j == self.depth else x[0, j] for j in columns]
+        return [
+            _run(self.blocks[f"x_0_{j}"], x[0, j], []) if j == self.depth else x[0, j]
+            for j in columns
+        ]
 
 
 def _run(block: DecoderBlock, below: Tensor, skips: list[Tensor]) -> Tensor:
@@ -95,14 +92,17 @@ def _run(block: DecoderBlock, below: Tensor, skips: list[Tensor]) -> Tensor:
 
 
 class NestedUnetPlusPlus(Heads, SegmentationModel):
-    """smp.UnetPlusPlus with deep supervision, averaged and pruned modes. Arguments as smp.UnetPlusPlus, and:
+    """smp.UnetPlusPlus with deep supervision, averaged and pruned modes. Arguments as
+    smp.UnetPlusPlus, and:
 
     Args:
-        deep_supervision: a 3x3 head on each top node (j < L: at stride 2, its logits upsampled x2). Train mode then
-            returns the list of the heads' logits, deepest first.
+        deep_supervision: a 3x3 head on each top node (j < L: at stride 2, its logits upsampled x2).
+            Train mode then returns the list of the heads' logits, deepest first.
         output: what eval mode returns: "averaged" or the j of one head. May be set at any time.
-        upsample_first: fill an empty stride-2 level (`UpsampledFirst`); an encoder that has one is left as it is.
-        pruned: build what `prune(pruned)` leaves. Set by `prune`, so that its result can be saved and loaded.
+        upsample_first: fill an empty stride-2 level (`UpsampledFirst`); an encoder that has one is
+            left as it is.
+        pruned: build what `prune(pruned)` leaves. Set by `prune`, so that its result can be saved
+            and loaded.
 
     Raises:
         ValueError: no classes; head or depth out of range; supervision without a stride-2 level.
@@ -122,7 +122,7 @@ class NestedUnetPlusPlus(Heads, SegmentationModel):
         classes: int = 1,
         activation: str | Callable | None = None,
         aux_params: dict | None = None,
-        deep_supervision: bool = True,
+        deep_supervision: bool = False,
         output: int | Literal["averaged"] = "averaged",
         upsample_first: bool = False,
         pruned: int | None = None,
@@ -134,27 +134,38 @@ class NestedUnetPlusPlus(Heads, SegmentationModel):
         deepest = encoder_depth - 1 if pruned is None else pruned
         if not 1 <= deepest < encoder_depth == len(decoder_channels):
             given = f"encoder_depth={encoder_depth}, pruned={pruned}, {len(decoder_channels)} decoder_channels"
-            raise ValueError(f"{given}: expected 1 <= pruned < encoder_depth and one decoder channel per encoder level")
-        self.encoder = get_encoder(encoder_name, in_channels, deepest + 1, encoder_weights, **kwargs)
+            raise ValueError(
+                f"{given}: expected 1 <= pruned < encoder_depth and one decoder channel per encoder level"
+            )
+        self.encoder = encoder(encoder_name, in_channels, deepest + 1, encoder_weights, **kwargs)
         if pruned and not isinstance(self.encoder, TimmUniversalEncoder):  # timm does so itself
             _drop_unused(self.encoder, in_channels)
         if upsample_first and self.encoder.out_channels[1] == 0:
             self.encoder = UpsampledFirst(self.encoder)
         channels = self.encoder.out_channels
         if deep_supervision and channels[1] == 0:
-            raise ValueError(f"{encoder_name} has no stride-2 level to carry heads: upsample_first=True gives it one")
+            raise ValueError(
+                f"{encoder_name} has no stride-2 level to carry heads: upsample_first=True gives it one"
+            )
         self.columns = list(range(deepest, 0, -1)) if deep_supervision else [deepest]
         self.decoder = _Grid(
             channels[1:], decoder_channels, self.columns, use_norm=decoder_use_norm,
             attention_type=decoder_attention_type, interpolation_mode=decoder_interpolation,
         )  # fmt: skip
-        width, scale = (decoder_channels[-1], 1) if deepest == encoder_depth - 1 else (channels[1], 2)
+        width, scale = (
+            (decoder_channels[-1], 1) if deepest == encoder_depth - 1 else (channels[1], 2)
+        )
         self.segmentation_head = SegmentationHead(width, classes, upsampling=scale)
-        others = {str(j): SegmentationHead(channels[1], classes, upsampling=2) for j in self.columns[1:]}
+        others = {
+            str(j): SegmentationHead(channels[1], classes, upsampling=2) for j in self.columns[1:]
+        }
         self.heads = nn.ModuleDict(others)
         self.activation = Activation(activation)
-        self.classification_head = ClassificationHead(channels[-1], **aux_params) if aux_params else None
+        self.classification_head = (
+            ClassificationHead(channels[-1], **aux_params) if aux_params else None
+        )
         self.output = output
+        self.normalisation = normalisation(encoder_name)
         self.initialize()
         initialization.initialize_head(self.heads)
 
@@ -164,17 +175,25 @@ class NestedUnetPlusPlus(Heads, SegmentationModel):
         tops = self.decoder(features, self.active)
         logits = [self._head(j)(top) for j, top in zip(self.active, tops, strict=True)]
         several = self.training and len(logits) > 1
-        masks = [self.activation(z) for z in logits] if several else self.activation(average(logits))
-        return masks if self.classification_head is None else (masks, self.classification_head(features[-1]))
+        masks = (
+            [self.activation(z) for z in logits] if several else self.activation(average(logits))
+        )
+        return (
+            masks
+            if self.classification_head is None
+            else (masks, self.classification_head(features[-1]))
+        )
 
     def _head(self, j: int) -> nn.Module:
         return self.segmentation_head if j == self.columns[0] else self.heads[str(j)]
 
     def prune(self, d: int) -> "NestedUnetPlusPlus":
-        """The model of depth `d` inside this one: its weights, without deeper nodes and encoder stages and other heads.
+        """The model of depth `d` inside this one: its weights, without deeper nodes and encoder
+        stages and other heads.
 
-        Its logits equal, to the bit, this model's with `output = d`; with d = L it is smp.UnetPlusPlus. With d < L an
-        auxiliary classification head goes too. ValueError: no head d, or one head only (trained without supervision).
+        Its logits equal, to the bit, this model's with `output = d`; with d = L it is
+        smp.UnetPlusPlus. With d < L an auxiliary classification head goes too. ValueError: no head
+        d, or one head only (trained without supervision).
         """
         self.check_head(d, prune=True)
         changes = {"encoder_weights": None, "deep_supervision": False, "output": "averaged"}
@@ -188,10 +207,14 @@ class NestedUnetPlusPlus(Heads, SegmentationModel):
 
 
 def _drop_unused(encoder: nn.Module, in_channels: int) -> None:
-    """Replace what the features do not depend on by nn.Identity: smp's own encoders keep stages beyond their depth."""
+    """Replace what the features do not depend on by nn.Identity: smp's own encoders keep stages
+    beyond their depth.
+    """
     features = encoder.eval()(torch.zeros(1, in_channels, 64, 64))[1:]
     weights = dict(encoder.named_parameters())
-    gradients = torch.autograd.grad(sum(f.sum() for f in features), weights.values(), allow_unused=True)
+    gradients = torch.autograd.grad(
+        sum(f.sum() for f in features), weights.values(), allow_unused=True
+    )
     used = {name for name, gradient in zip(weights, gradients, strict=True) if gradient is not None}
     for name, _ in reversed(list(encoder.named_modules())):  # from the inside out
         inside = {key for key in weights if key.startswith(f"{name}.")}

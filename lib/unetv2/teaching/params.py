@@ -1,0 +1,114 @@
+"""The parameters of the notebooks, one class for each kind; `common.params` has that of a run."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from ..common.params import Names, Params, Positive, Seed, Seeds, Size
+
+__all__ = [
+    "CompareParams",
+    "DataParams",
+    "EfficiencyParams",
+    "FigureParams",
+    "LessonParams",
+    "StartParams",
+    "StudyParams",
+]
+
+
+class StartParams(Params):
+    """00_start_here: the idea in five minutes."""
+
+    seed: Seed = 0
+    image_size: Size = 64
+    encoder: str = Field(
+        "tu-test_resnet", description="any smp or timm ('tu-...') encoder; this one is very small"
+    )
+    epochs: Positive = 6
+    limit: Positive = Field(96, description="training images")
+    output_dir: str = "outputs/start_here"
+
+
+class DataParams(Params):
+    """10_data: what a dataset holds, how hard it is, and whether it can be trusted."""
+
+    dataset: str = "synthetic"
+    data_dir: str | None = Field(None, description="folder that holds the downloaded datasets")
+    image_size: Size = 128
+    limit: Positive | None = Field(None, description="at most so many images per split; None: all")
+    seed: Seed = 0
+    output_dir: str = "outputs/data"
+
+
+class LessonParams(Params):
+    """20 to 29, the lessons on designs: small tensors, short trainings on synthetic images."""
+
+    seed: Seed = 0
+    image_size: Size = 64
+    encoder: str = Field(
+        "tu-test_resnet", description="any smp or timm ('tu-...') encoder; this one is very small"
+    )
+    epochs: Positive = Field(5, description="of the short trainings")
+    output_dir: str = "outputs/lesson"
+
+
+class CompareParams(Params):
+    """40 to 49: what the runs of `models` x `datasets` x `seeds` below `runs_dir` say."""
+
+    datasets: Names = ["synthetic"]
+    models: Names = Field(
+        ["thin+copy", "thin+nested", "thin+sdi"], description="the first is the reference"
+    )
+    seeds: Seeds = [0]
+    runs_dir: str = Field(
+        "outputs/quick/runs", description="holds <dataset>/<model>/s<seed>/metrics.json"
+    )
+    data_dir: str | None = Field(None, description="folder that holds the downloaded datasets")
+    output_dir: str = "outputs/compare"
+
+
+class StudyParams(CompareParams):
+    """43_unetpp_study: what UNet++'s own studies say on these runs of its family."""
+
+    models: Names = Field(
+        ["tmi-unet-l4", "tmi-unet++"], description="of the family; the first is the reference"
+    )
+
+
+class EfficiencyParams(Params):
+    """42_efficiency: what each model costs, counted and timed."""
+
+    seed: Seed = 0
+    models: Names = Field(
+        ["thin+copy", "thin+nested", "thin+sdi", "smp-unet"],
+        description="the first is the reference",
+    )
+    encoder: str = Field(
+        "tu-test_resnet", description="of the live part; any smp or timm ('tu-...') encoder"
+    )
+    image_sizes: Annotated[list[Size], Field(min_length=2)] = [64, 96, 128]
+    batch_sizes: Annotated[list[Positive], Field(min_length=2)] = [1, 4, 8]
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Literal["no", "fp16", "bf16"] = Field(
+        "no", description="mixed precision; 'no' is float32"
+    )
+    repeats: Positive = Field(9, description="timed turns")
+    table4_encoder: str = Field("tu-pvt_v2_b2", description="of the audit of Table 4; the paper's")
+    table4_size: Size = Field(256, description="of the audit of Table 4; the paper's")
+    output_dir: str = "outputs/efficiency"
+
+
+class FigureParams(Params):
+    """50 to 59: pictures of what trained models do to one dataset."""
+
+    dataset: str = "synthetic"
+    models: Names = ["thin+copy", "thin+nested", "thin+sdi"]
+    seeds: Seeds = [0]
+    runs_dir: str = Field(
+        "outputs/quick/runs", description="holds <dataset>/<model>/s<seed>/model.safetensors"
+    )
+    data_dir: str | None = Field(None, description="folder that holds the downloaded datasets")
+    image_size: Size = 64
+    count: Positive = Field(2, description="images of a figure; twice as many in the cross-section")
+    output_dir: str = "outputs/figures"
