@@ -50,12 +50,8 @@ def run(params: RunParams) -> dict:
         seg = data.load(params.dataset, params.data_dir, params.image_size, **_part(params))
         record.others(params, seg)  # a dataset that is not there is an error now, not at the end
     set_seed(params.seed)
-    model = networks.create_model(
-        **params.network,
-        **pretrained,
-        classes=seg.logit_channels,
-        drop_path=RECIPES[params.recipe].drop_path,
-    )
+    options = {"classes": seg.logit_channels, "drop_path": RECIPES[params.recipe].drop_path}
+    model = networks.for_run(params, **pretrained, **options)
     fitted = fit(model, seg, params)
     result = {
         **{key: getattr(params, key) for key in ("dataset", "model", "seed")},
