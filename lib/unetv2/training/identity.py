@@ -7,6 +7,7 @@ skip, and `TRAINING_VERSION`.
 
 import hashlib
 import json
+import re
 from typing import Any
 
 from ..common.params import PLACES, RunParams
@@ -44,8 +45,8 @@ def identity(params: RunParams, fingerprint: str) -> str:
         ValueError: the model names a reader's own skip whose module cannot be found.
     """
     parts = {"params": deciding(params), "data": fingerprint, "version": TRAINING_VERSION}
-    if ":" in params.model:
+    if own := re.search(r"[A-Za-z_][\w.]*:\w+", params.model):  # thin+my_module:MySkip-c8
         from ..skips import source  # loads torch, so only for who has a skip of their own
 
-        parts["skip"] = source(params.model.partition("+")[2])
+        parts["skip"] = source(own[0])
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
