@@ -8,11 +8,10 @@ mean is the papers' accurate mode; the part of the graph that one head needs is 
 `prune` cuts it out.
 
 Papers: Zhou et al., "UNet++: Redesigning skip connections to exploit multiscale features in image
-    segmentation", IEEE
-TMI 2020 (TMI); "UNet++: a nested U-Net architecture for medical image segmentation", DLMIA 2018
-(DLMIA). Written from the papers; the authors' code is for non-commercial use and no part of this.
-The parameter counts equal TMI's Table I, except for the wide U-Net: 9,282,246, as in the authors'
-code, where the papers print 9.1 M and 9.13 M.
+segmentation", IEEE TMI 2020 (TMI); "UNet++: a nested U-Net architecture for medical image
+segmentation", DLMIA 2018 (DLMIA). Written from the papers; the authors' code is for non-commercial
+use and no part of this. The parameter counts equal TMI's Tables I and IV, except for the wide U-Net
+(Table IV: 9.1 M, DLMIA: 9.13 M): 9,282,246, as in the authors' code.
 """
 
 import copy

@@ -1,6 +1,6 @@
 """SDI, the semantics and detail infusion module: the skip connection of U-Net v2.
 
-Source: Peng, Chen, Sonka, "U-Net v2: Rethinking the Skip Connections of U-Net for Medical Image
+Source: Peng, Sonka, Chen, "U-Net v2: Rethinking the Skip Connections of U-Net for Medical Image
 Segmentation" (arXiv:2311.17791, ISBI 2025), Section 2, Eqs. 1-4. Levels are numbered as there, from
 the finest, i = 1, to the coarsest, i = M; f_i^k is the feature map of level i after step k.
 

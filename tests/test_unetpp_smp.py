@@ -1,11 +1,15 @@
-"""UNet++ over smp and timm encoders: equal to smp's own where that exists, and to its own pruned parts."""
+"""UNet++ over smp and timm encoders: equal to smp's own where that exists, and to its own pruned
+parts.
+"""
 
 import pytest
 import segmentation_models_pytorch as smp
 import torch
 
-from unetv2.nested import hybrid
-from unetv2.nested_smp import NestedUnetPlusPlus, UpsampledFirst, UpsampledUnet
+from unetv2.networks.any_smp import UpsampledUnet
+from unetv2.networks.encoders import UpsampledFirst
+from unetv2.networks.unetpp_smp import NestedUnetPlusPlus
+from unetv2.training.losses import hybrid
 
 SMALL = "tu-test_resnet.r160_in1k"  # timm's tiny one, strides 2 to 32
 PVT = "tu-pvt_v2_b0"  # strides 4 to 32
@@ -13,6 +17,8 @@ PVT = "tu-pvt_v2_b0"  # strides 4 to 32
 
 def build(encoder=SMALL, cls=NestedUnetPlusPlus, **options):
     torch.manual_seed(0)
+    if cls is NestedUnetPlusPlus:
+        options.setdefault("deep_supervision", True)
     return cls(encoder, encoder_weights=None, **options)
 
 
@@ -31,7 +37,11 @@ def count(model):
         (SMALL, {"encoder_depth": 3, "decoder_channels": (32, 16, 8), "classes": 2}),
         (
             SMALL,
-            {"decoder_attention_type": "scse", "decoder_interpolation": "bilinear", "decoder_use_norm": "identity"},
+            {
+                "decoder_attention_type": "scse",
+                "decoder_interpolation": "bilinear",
+                "decoder_use_norm": "identity",
+            },
         ),
         (SMALL, {"aux_params": {"classes": 4}, "activation": "sigmoid", "in_channels": 3}),
         (PVT, {}),
@@ -88,7 +98,9 @@ def test_upsampled_first_level():
         UpsampledFirst(build().encoder)
 
 
-@pytest.mark.parametrize(("encoder", "options"), [(SMALL, {}), (PVT, {"upsample_first": True})], ids=str)
+@pytest.mark.parametrize(
+    ("encoder", "options"), [(SMALL, {}), (PVT, {"upsample_first": True})], ids=str
+)
 def test_train_mode_gives_all_heads_deepest_first(encoder, options):
     model = build(encoder, classes=2, **options)
     outputs = model(image(batch=2))
@@ -127,7 +139,9 @@ def test_pruned_model_equals_the_head_to_the_bit(encoder, options):
         sizes.append(count(small))
         assert torch.equal(small(image()), model(image()))
         small.train()(image(batch=2)).sum().backward()
-        assert all(p.grad is not None for p in small.parameters())  # no stage, node or head left that is not needed
+        assert all(
+            p.grad is not None for p in small.parameters()
+        )  # no stage, node or head left that is not needed
     assert sizes[0] < sizes[1] < count(model)
 
 
@@ -174,7 +188,11 @@ def test_freezing_and_export():
         (SMALL, {"classes": 0}, "classes=0"),
         (SMALL, {"output": 5}, r"no head 5.*\[1, 2, 3, 4\]"),
         (SMALL, {"pruned": 5}, "pruned=5.*1 <= pruned < encoder_depth"),
-        (SMALL, {"encoder_depth": 3}, "encoder_depth=3.* 5 decoder_channels: .*one decoder channel per encoder level"),
+        (
+            SMALL,
+            {"encoder_depth": 3},
+            "encoder_depth=3.* 5 decoder_channels: .*one decoder channel per encoder level",
+        ),
         (PVT, {}, "no stride-2 level.*upsample_first=True"),
     ],
     ids=str,
@@ -189,7 +207,9 @@ def test_bad_use():
     for d in (0, 5):
         with pytest.raises(ValueError, match=f"no head {d}"):
             model.prune(d)
-    with pytest.raises(ValueError, match=r"no shallower node has been trained.*deep_supervision=True"):
+    with pytest.raises(
+        ValueError, match=r"no shallower node has been trained.*deep_supervision=True"
+    ):
         build(deep_supervision=False).prune(2)
     with pytest.raises(RuntimeError, match=r"divisible by 32.*\(64, 96\)"):
         model(torch.rand(1, 3, 64, 70))

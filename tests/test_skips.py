@@ -1,10 +1,16 @@
-"""SDI: its equations, its two forms, its options and the sizes and types that it takes."""
+"""Skips: SDI's equations, its two forms and its options; what every skip keeps; a reader's own."""
+
+import sys
 
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
-from unetv2.sdi import SDI, ChannelAttention, SpatialAttention, resize
+from unetv2 import skips
+from unetv2.skips import SDI, SKIPS, create_skip
+from unetv2.skips.attention import ChannelAttention, SpatialAttention
+from unetv2.skips.sdi import resize
 
 PVT = (64, 128, 320, 512)
 
@@ -20,7 +26,9 @@ def pyramid(channels, size, batch=2, dtype=torch.float32, step=2):
 
 
 def test_equations_by_hand():
-    """Two levels, one pixel each, one channel: every number of Eqs. 1-4 can be followed with a pencil."""
+    """Two levels, one pixel each, one channel: every number of Eqs. 1-4 can be followed with a
+    pencil.
+    """
     sdi = SDI((1, 1), c=1, attention=None).eval()
     with torch.no_grad():
         for reduce, factor in zip(sdi.reduce, (2.0, 3.0), strict=True):
@@ -79,25 +87,20 @@ def test_resize_is_adaptive_pooling_identity_or_bilinear():
     assert resize(f, (12, 8)) is f
     torch.testing.assert_close(resize(f, (6, 4)), F.avg_pool2d(f, 2))
     up = resize(f, (24, 16))
-    torch.testing.assert_close(up[..., ::23, ::15], f[..., ::11, ::7])  # align_corners: corners meet corners
+    torch.testing.assert_close(
+        up[..., ::23, ::15], f[..., ::11, ::7]
+    )  # align_corners: corners meet corners
 
 
 def test_parameters_on_pvt_channels():
-    """Counted from the released code: 229,512, of which 16 smoothing convolutions of 9,248; shared, 4 of them."""
-    count = {shared: sum(p.numel() for p in SDI(PVT, shared=shared).parameters()) for shared in (False, True)}
+    """Counted from the released code: 229,512, of which 16 smoothing convolutions of 9,248; shared,
+    4 of them.
+    """
+    count = {
+        shared: sum(p.numel() for p in SDI(PVT, shared=shared).parameters())
+        for shared in (False, True)
+    }
     assert count == {False: 229_512, True: 229_512 - 12 * 9_248}
-
-
-def test_zero_channel_levels_pass_through_untouched():
-    """timm's PVT has no stride-2 features: smp hands an empty map there."""
-    features = [torch.empty(2, 0, 64, 64), *pyramid(PVT, (32, 32))]
-    sdi = SDI((0, *PVT)).eval()
-    outputs = sdi(features)
-    assert outputs[0] is features[0] and sdi.out_channels == (0, 32, 32, 32, 32)
-    without = SDI(PVT).eval()
-    without.load_state_dict(sdi.state_dict())
-    for a, b in zip(outputs[1:], without(features[1:]), strict=True):
-        torch.testing.assert_close(a, b)
 
 
 @pytest.mark.parametrize("levels", [1, 2, 3, 5, 6])
@@ -113,7 +116,7 @@ def test_half_precision_forward_and_backward(dtype):
     features = [f.requires_grad_() for f in pyramid((16, 32, 48), (16, 16), dtype=dtype)]
     outputs = sdi(features)
     sum(o.float().sum() for o in outputs).backward()
-    assert all(o.dtype == dtype and o.isfinite().all() for o in outputs)
+    assert all(o.isfinite().all() for o in outputs)
     assert all(f.grad.isfinite().all() for f in features)
 
 
@@ -129,7 +132,9 @@ def test_the_product_shrinks_the_signal_and_unit_bias_keeps_it():
                 runs.append([o.std().item() for o in sdi(pyramid((32,) * 4, (64, 64), batch=4))])
         stds[unit_bias] = torch.tensor(runs).mean(0)
     published = torch.tensor([0.032, 0.023, 0.0089, 0.0014])
-    assert ((stds[False] / published).log2().abs() < 1).all(), stds[False]  # within a factor of 2, another random draw
+    assert ((stds[False] / published).log2().abs() < 1).all(), stds[
+        False
+    ]  # within a factor of 2, another random draw
     assert (stds[True] > 0.3).all() and (stds[True] < 1.5).all(), stds[True]
 
 
@@ -144,7 +149,9 @@ def test_unit_bias_changes_the_start_alone():
 
 
 def test_channels_last_gives_the_same():
-    """Sizes apart by more than two: the efficient form sees maps, weights and gradients in the other layout."""
+    """Sizes apart by more than two: the efficient form sees maps, weights and gradients in the
+    other layout.
+    """
     torch.manual_seed(0)
     sdi = SDI([8, 16, 32], c=4)
     maps = [torch.randn(2, n, s, s) for n, s in ((8, 32), (16, 16), (32, 8))]
@@ -189,7 +196,9 @@ def test_onnx_export_computes_the_same(tmp_path):
     [
         ({"in_channels": (8, 8), "attention": "both"}, "attention must be"),
         ({"in_channels": (8, 8), "combine": "times"}, "combine must be"),
-        ({"in_channels": (0, 0)}, "level with channels"),
+        ({"in_channels": (8, 8), "combine": "copy"}, "combine must be"),
+        ({"in_channels": (8, 0)}, "levels of 1 channel or more"),
+        ({"in_channels": ()}, "levels of 1 channel or more"),
         ({"in_channels": (8, 8), "c": 0}, "c >= 1"),
         ({"in_channels": (8, 8), "unit_bias": True, "shared": True}, "unit_bias"),
     ],
@@ -200,5 +209,113 @@ def test_wrong_options_say_what_is_valid(kwargs, words):
 
 
 def test_wrong_number_of_levels():
-    with pytest.raises(ValueError, match="built for 2 levels and got 3"):
+    with pytest.raises(ValueError, match="built for 2 levels, got 3"):
         SDI((8, 8))(pyramid((8, 8, 8), (8, 8)))
+
+
+def test_the_product_in_fp16_is_taken_in_float32():
+    """Four factors of 20 are 160,000; fp16 ends at 65,504."""
+    sdi = SDI((8,) * 4, c=4, attention=None).half()
+    with torch.no_grad():
+        for theta in sdi.theta.parameters():
+            theta.zero_()
+        for row in sdi.theta:
+            for theta in row:
+                theta.bias.fill_(20)
+        outputs = sdi([torch.ones(2, 8, 4, 4, dtype=torch.float16)] * 4)
+    assert all((o == 160_000).all() for o in outputs)
+
+
+@pytest.mark.parametrize("side", [16, 64, 256, 512])
+def test_the_efficient_form_never_takes_more_multiply_adds(side):
+    with torch.device("meta"):
+        sdi, features = SDI(PVT, attention=None), pyramid(PVT, (side, side), batch=1)
+    counts = []
+    for form in (sdi.equations, sdi):
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            form(features)
+        counts.append(counter.get_total_flops())
+    assert counts[1] <= counts[0]
+    assert (
+        counts[1] < 0.8 * counts[0] or side > 64
+    )  # at the sizes of trainings it takes clearly less
+
+
+@pytest.mark.parametrize("name", SKIPS)
+def test_every_skip_keeps_sizes_and_gives_its_width_to_each_level(name):
+    skip, features = create_skip(name, (8, 16, 24), c=4), pyramid((8, 16, 24), (17, 12))
+    before = [f.clone() for f in features]
+    outputs = skip(features)
+    assert list(skip.out_channels) == [4, 4, 4]
+    assert [o.shape for o in outputs] == [(2, 4, *f.shape[-2:]) for f in features]
+    sum(o.square().sum() for o in outputs).backward()
+    assert all(p.grad is not None for p in skip.parameters())
+    assert all(f.equal(b) for f, b in zip(features, before, strict=True)), "inputs are left alone"
+
+
+@pytest.mark.parametrize("name", SKIPS)
+def test_a_copy_is_a_skip_in_which_no_level_sees_another(name):
+    torch.manual_seed(0)
+    skip, features = create_skip(name, (8, 8, 8), c=4).eval(), pyramid((8,) * 3, (16, 16))
+    changed = [features[0], features[1] + 1, features[2]]
+    with torch.no_grad():
+        pairs = list(zip(skip(features), skip(changed), strict=True))
+    alone = pairs[0][0].equal(pairs[0][1]) and pairs[2][0].equal(pairs[2][1])
+    assert alone == name.startswith("copy")
+    assert not pairs[1][0].equal(pairs[1][1])
+
+
+@pytest.mark.parametrize("channels", [PVT, (24, 32, 96, 320), (64, 64, 128, 256, 512)])
+@pytest.mark.parametrize("c", [8, 16, 32, 64])
+def test_the_matched_copy_has_sdis_parameters_to_one_percent(channels, c):
+    sdi, copy = (
+        sum(p.numel() for p in create_skip(name, channels, c).parameters())
+        for name in ("sdi", "copy-matched")
+    )
+    assert copy == pytest.approx(sdi, rel=0.01)
+
+
+def test_nested_skip_by_hand():
+    """Two levels: the finer one hands on X^{0,1} = H([U(X^{1,0}), X^{0,0}]), the coarser
+    X^{1,0}.
+    """
+    skip, (fine, coarse) = create_skip("nested", (8, 16), c=4).eval(), pyramid((8, 16), (8, 8))
+    x00, x10 = skip.reduce[0](fine), skip.reduce[1](coarse)
+    up = F.interpolate(x10, (8, 8), mode="bilinear", align_corners=True)
+    outputs = skip([fine, coarse])
+    torch.testing.assert_close(outputs[0], skip.nodes["0_1"](torch.cat([up, x00], 1)))
+    torch.testing.assert_close(outputs[1], x10)
+
+
+OWN = """
+from torch import nn
+
+class Mine(nn.ModuleList):
+    def __init__(self, in_channels, c):
+        super().__init__(nn.Conv2d(n, c, 1) for n in in_channels)
+        self.out_channels = (c,) * len(in_channels)
+
+    def forward(self, features):
+        return [conv(f) for conv, f in zip(self, features)]
+
+class NoSkip(nn.Module):
+    def __init__(self, in_channels, c):
+        super().__init__()
+"""
+
+
+def test_a_skip_of_ones_own(tmp_path, monkeypatch):
+    (tmp_path / "my_skips.py").write_text(OWN)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert [o.shape[1] for o in create_skip("my_skips:Mine", (8, 16), 4)(pyramid((8, 16), (8, 8)))]
+    assert skips.label("my_skips:Mine") == "Mine"
+    assert skips.source("my_skips:Mine") == OWN and skips.source("sdi") is None
+    with pytest.raises(
+        ValueError, match=r"my_skips:NoSkip made no skip for 2 levels.*out_channels"
+    ):
+        create_skip("my_skips:NoSkip", (8, 16))
+    with pytest.raises(ValueError, match=r"no attribute 'Other'.*PYTHONPATH"):
+        create_skip("my_skips:Other", (8, 16))
+    with pytest.raises(ValueError, match="unknown skip 'sdl'; did you mean 'sdi'"):
+        create_skip("sdl", (8, 16))
+    sys.modules.pop("my_skips")
