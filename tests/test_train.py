@@ -1,4 +1,4 @@
-"""Training: the same seed gives the same weights, killed or not; recipes; one clear error for each misuse."""
+"""Training: the same seed gives the same weights, killed or not; one clear error for each misuse."""
 
 import errno
 import json
@@ -15,11 +15,21 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from unetv2 import data, env, evaluate, files, losses, models, train
+from unetv2 import data, networks
+from unetv2.common import env, files
+from unetv2.common.params import RunParams
 from unetv2.data import SegData, Split, synthetic
-from unetv2.params import RunParams
+from unetv2.evaluation import record, score
+from unetv2.inference.infer import predict
+from unetv2.inference.load import load_run, load_weights
+from unetv2.training import fit as train
+from unetv2.training import identity, losses, run
 
-LIB = str(Path(train.__file__).parents[1])
+FILES = {
+    "env.json", "identity.json", "log.csv", "metrics.json", "model.safetensors", "params.json",
+    "per_image.csv", "record.json.gz",
+}  # fmt: skip
+LIB = str(Path(train.__file__).parents[2])
 
 
 class Tiny(nn.Module):
@@ -38,21 +48,36 @@ class Tiny(nn.Module):
         return [fine, self.coarse(y)] if self.training else fine
 
 
+@pytest.fixture(autouse=True)
+def _one_thread():
+    """Small tensors are quickest so, above all beside other tests."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 def tiny(seed=0, classes=1):
     torch.manual_seed(seed)
     return Tiny(classes)
 
 
-@pytest.fixture(scope="module")
-def seg():
+def toy():
     images, masks = synthetic.make("lesion", 20, 32, seed=0)
     ids = [str(i) for i in range(20)]
-    train_, val, test = (Split(ids[s], images[s], masks[s]) for s in (slice(12), slice(12, 16), slice(16, 20)))
-    return SegData("toy", ("lesion",), train_, val, {"test": test})
+    parts = (slice(12), slice(12, 16), slice(16, 20))
+    train_, val, test = (Split(ids[s], images[s], masks[s]) for s in parts)
+    return SegData("toy", ("lesion",), train_, val, {"test": test}, fingerprint="f" * 16)
+
+
+@pytest.fixture(scope="module")
+def seg():
+    return toy()
 
 
 def params(folder, **kwargs):
-    values = {"image_size": 32, "epochs": 3, "batch_size": 4, "device": "cpu", "output_dir": str(folder)}
+    values = {"image_size": 32, "epochs": 3, "batch_size": 4, "device": "cpu", "studies": False}
+    values["output_dir"] = str(folder)
     return RunParams.make(values | kwargs)
 
 
@@ -89,8 +114,8 @@ def test_a_run_folder_is_complete_and_the_model_is_its_best(tmp_path, seg):
     best = max(result["history"], key=lambda row: row["val_dice"])
     assert (result["best_epoch"], result["val_dice"]) == (best["epoch"], best["val_dice"])
     assert same(weights(tmp_path), model.state_dict())
-    pairs = zip(evaluate.predict(model, seg.val), seg.val.masks, strict=True)
-    dice = np.mean([2 * tp / max(2 * tp + fp + fn, 1) for z, m in pairs for tp, fp, fn in evaluate.confusion(z, m, 1)])
+    pairs = zip(predict(model, seg.val), seg.val.masks, strict=True)
+    dice = np.mean([2 * tp / max(2 * tp + fp + fn, 1) for z, m in pairs for tp, fp, fn in score.confusion(z, m, 1)])
     assert dice == pytest.approx(result["val_dice"])
     assert result["history"][-1]["loss"] < result["history"][0]["loss"]
     assert result["history"][-1]["lr"] == pytest.approx(0.02 * (1 / 12) ** 0.9)  # the 12th of 12 steps
@@ -126,19 +151,133 @@ def test_a_finished_training_is_not_repeated(tmp_path, seg, monkeypatch):
         train.fit(tiny(), seg, params(tmp_path, seed=1))
 
 
-def test_run_writes_everything_and_is_not_repeated(tmp_path, seg, monkeypatch):
+@pytest.fixture
+def runs(seg, monkeypatch):
+    """`run.run` on `seg` with the tiny network; a list of the networks that were built."""
     built = []
     monkeypatch.setattr(data, "load", lambda *a, **k: seg)
-    monkeypatch.setattr(models, "build", lambda *a, **k: built.append(a) or tiny())
-    result = train.run(params(tmp_path))
-    names = ["env.json", "log.csv", "metrics.json", "model.safetensors", "params.json", "per_image.csv"]
-    assert sorted(p.name for p in tmp_path.iterdir()) == names
+    monkeypatch.setattr(data, "fingerprint", lambda *a, **k: seg.fingerprint)
+    monkeypatch.setattr(networks, "for_run", lambda *a, **k: built.append(k) or tiny())
+    return built
+
+
+def test_run_writes_everything_and_is_not_repeated(tmp_path, runs, monkeypatch):
+    result = run.run(params(tmp_path))
+    assert {p.name for p in tmp_path.iterdir()} == FILES
     assert json.loads((tmp_path / "metrics.json").read_text()) == result
-    assert set(result) == {"dataset", "model", "seed", "best_epoch", "val_dice", "params", "protocol", "tests"}
+    keys = {"dataset", "model", "seed", "best_epoch", "val_dice", "params", "protocol", "tests"}
+    assert set(result) == keys
     assert str(tmp_path) not in (tmp_path / "env.json").read_text()
-    assert train.run(params(tmp_path)) == result and len(built) == 1
-    model, loaded = evaluate.load_run(tmp_path)
+    found = record.load(tmp_path / "record.json.gz")
+    who = json.loads((tmp_path / "identity.json").read_text())
+    assert who == {key: found[key] for key in ("identity", "fingerprint", "training_version")}
+    assert found["tests"]["test"]["ids"] == ["16", "17", "18", "19"]
+    built = len(runs)
+    assert run.run(params(tmp_path, audit=True, device="auto")) == result
+    assert len(runs) == built == 1
+    model, loaded = load_run(tmp_path)
     assert loaded == params(tmp_path) and same(model.state_dict(), weights(tmp_path))
+
+    def absent(*args, **kwargs):
+        raise FileNotFoundError("no data")
+
+    monkeypatch.setattr(data, "fingerprint", absent)  # a finished run needs its data no more
+    built = len(runs)
+    assert run.run(params(tmp_path)) == result and len(runs) == built
+    with pytest.raises(FileNotFoundError, match="no data"):
+        run.run(params(tmp_path / "new"))
+
+
+def test_a_folder_of_another_run_is_refused_and_says_why(tmp_path, runs, seg, monkeypatch):
+    run.run(params(tmp_path))
+    cases = [
+        ({"lr": 0.1}, "lr: None there, 0.1 asked"),
+        ({"model": "thin+copy"}, "model: 'thin\\+sdi' there, 'thin\\+copy' asked"),
+        ({"lr": 0.1, "seed": 2}, "lr: .*; seed: 0 there, 2 asked"),
+    ]
+    for changes, why in cases:
+        with pytest.raises(ValueError, match=f"holds another run .*{why}"):
+            run.run(params(tmp_path, **changes))
+    with monkeypatch.context() as patch, pytest.raises(ValueError, match="training code"):
+        patch.setattr(identity, "TRAINING_VERSION", -1)
+        patch.setattr(train, "TRAINING_VERSION", -1)
+        run.run(params(tmp_path))
+    monkeypatch.setattr(data, "fingerprint", lambda *a, **k: "e" * 16)
+    with pytest.raises(ValueError, match="other images, masks or split"):
+        run.run(params(tmp_path))
+
+
+@pytest.mark.parametrize("recipe", ["paper", "released"])
+def test_the_encoder_gets_the_recipes_drop_path(tmp_path, runs, recipe):
+    run.run(params(tmp_path, recipe=recipe, epochs=1))
+    assert runs[0]["drop_path"] == (0.1 if recipe == "released" else 0)
+
+
+def test_the_audit_is_logged_and_changes_nothing(tmp_path, runs, monkeypatch):
+    """A test score that draws random numbers would be the worst of them; the weights do not move."""
+    settings = {"augment": "strong", "lr": 0.02}
+    run.run(params(tmp_path / "plain", **settings))
+
+    def noisy(model, *args):
+        torch.rand(3), np.random.rand(3), model.eval()
+        return 0.5
+
+    with monkeypatch.context() as patch:
+        patch.setattr(score, "test_dice", noisy)
+        run.run(params(tmp_path / "noisy", audit=True, **settings))
+    run.run(params(tmp_path / "audited", audit=True, **settings))
+    assert same(weights(tmp_path / "plain"), weights(tmp_path / "noisy"))
+    assert same(weights(tmp_path / "plain"), weights(tmp_path / "audited"))
+    plain, audited = (record.load(tmp_path / n / "record.json.gz") for n in ("plain", "audited"))
+    dice = audited["log"].pop("test_dice")
+    assert plain["log"] == audited["log"] and plain["identity"] == audited["identity"]
+    best = audited["best_epoch"] - 1
+    summary = audited["tests"]["test"]["summary"]["per_image"]["dice"]
+    assert dice[best] == pytest.approx(summary, abs=1e-5)
+    run.run(params(tmp_path / "own", audit=True, dataset="folder:mine"))  # of a reader: never
+    assert "test_dice" not in (tmp_path / "own" / "log.csv").read_text()
+
+
+def test_steps_per_epoch_go_through_the_images_again_and_again(tmp_path, seg):
+    """Seven batches of 4 of 12 images: two whole passes and a third one begun, each in its order."""
+    model = tiny()
+    size, batches, parts = train._training_part(model, seg, params(tmp_path, steps_per_epoch=7), 1)
+    assert (size, batches, len(parts)) == (4, 7, 3)
+    settings = params(tmp_path, steps_per_epoch=7, augment="strong")
+    accelerator = train.accelerator_for(settings)
+    size, batches, parts = train._training_part(model, seg, settings, 1)
+    loader = train._loader(parts, 1, size, batches, settings, accelerator)
+    order = np.concatenate([batch["index"] for batch in loader])
+    first, second, third = order[:12], order[12:24], order[24:]
+    assert sorted(first) == sorted(second) == list(range(12)) and len(set(third)) == 4
+    assert first.tolist() != second.tolist()
+    again = torch.cat([batch["image"] for batch in loader])
+    once, twice = (again[12 * k : 12 * k + 12][np.argsort(order[12 * k :][:12])] for k in (0, 1))
+    assert not torch.equal(once[0], twice[0])  # the same image, augmented anew
+
+    train.fit(tiny(), seg, params(tmp_path / "pass"))
+    train.fit(tiny(), seg, params(tmp_path / "steps", steps_per_epoch=3))
+    assert same(weights(tmp_path / "pass"), weights(tmp_path / "steps"))  # three batches are a pass
+    result = train.fit(tiny(), seg, params(tmp_path / "long", steps_per_epoch=7, lr=0.02))
+    assert result["history"][-1]["lr"] == pytest.approx(0.02 * (1 / 21) ** 0.9)
+
+
+def test_the_part_of_the_data_that_the_parameters_name(tmp_path, runs, seg, monkeypatch):
+    asked = []
+    monkeypatch.setattr(data, "load", lambda *a, **k: asked.append(k) or seg)
+    run.run(params(tmp_path, limit=9, train_share=0.5, drop_duplicates=True, epochs=1))
+    assert asked == [{"limit": 9, "share": 0.5, "drop_duplicates": True}]
+
+
+def test_the_model_sees_images_in_its_encoders_normalisation(tmp_path, seg):
+    model = tiny()
+    model.normalisation = ((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+    settings = params(tmp_path, augment="none")
+    own, usual = (train._training_part(m, seg, settings, 1)[2][0][0] for m in (model, tiny()))
+    pixels = torch.from_numpy(seg.train.images[0].copy()).movedim(-1, 0) / 255
+    torch.testing.assert_close(own["image"], (pixels - 0.5) / 0.25)
+    mean, std = (torch.tensor(v)[:, None, None] for v in (data.MEAN, data.STD))
+    torch.testing.assert_close(usual["image"], (pixels - mean) / std)
 
 
 def test_released_recipe(seg, tmp_path, monkeypatch):
@@ -235,6 +374,38 @@ def test_out_of_memory_names_what_to_lower(tmp_path, seg, monkeypatch):
         train.fit(tiny(), seg, params(tmp_path / "other"))
 
 
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA"), MemoryError()])
+def test_out_of_memory_while_resuming_keeps_the_checkpoint(tmp_path, seg, monkeypatch, error):
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        stop_in_epoch(patch, 1)
+        train.fit(tiny(), seg, params(tmp_path))
+
+    def full(*args, **kwargs):
+        raise error
+
+    with monkeypatch.context() as patch, pytest.raises(MemoryError, match="out of memory: lower"):
+        patch.setattr(torch, "load", full)
+        train.fit(tiny(), seg, params(tmp_path))
+    train.fit(tiny(), seg, params(tmp_path))
+    train.fit(tiny(), seg, params(tmp_path.with_name("whole")))
+    assert same(weights(tmp_path), weights(tmp_path.with_name("whole")))
+
+
+def test_a_process_tries_its_own_gpu_alone(tmp_path, monkeypatch):
+    """The check of the GPU runs on "cuda", the current device: it must be this process's by then."""
+    seen = []
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "set_device", seen.append)
+    monkeypatch.setattr(env, "gpu_problem", lambda: seen.append("tried") or "none here")
+    monkeypatch.setattr(train, "Accelerator", lambda **k: type("One", (), {"num_processes": 1}))
+    train.accelerator_for(params(tmp_path, device="auto"))
+    assert seen[:2] == [1, "tried"]
+    seen.clear()
+    train.accelerator_for(params(tmp_path, device="cpu"))
+    assert seen == []
+
+
 def test_errors_before_training(tmp_path, seg, monkeypatch):
     monkeypatch.setattr(train, "_loader", None)  # nothing below may get as far as a batch
     with pytest.raises(ValueError, match=r"image_size=50 cannot be used with .*Wrong input shape.*try 32 or 64"):
@@ -263,7 +434,9 @@ def test_a_disk_that_fills_up_leaves_the_last_epoch(tmp_path, seg, monkeypatch):
     with monkeypatch.context() as patch, pytest.raises(OSError, match=r"No space left.*free space"):
         patch.setattr(torch, "save", full)
         train.fit(tiny(), seg, params(tmp_path / "run"))
-    assert sorted(p.name for p in (tmp_path / "run").iterdir()) == ["model.safetensors", "params.json"]
+    assert sorted(p.name for p in (tmp_path / "run").iterdir()) == [
+        "identity.json", "model.safetensors", "params.json"
+    ]  # fmt: skip
     train.fit(tiny(), seg, params(tmp_path / "run"))
     assert same(weights(tmp_path / "whole"), weights(tmp_path / "run"))
 
@@ -290,6 +463,7 @@ def test_channels_last(tmp_path, seg, monkeypatch):
     assert same(weights(tmp_path / "whole"), weights(tmp_path / "killed"))
 
 
+@pytest.mark.slow
 def test_compile(tmp_path, seg, monkeypatch, capsys):
     def small():
         torch.manual_seed(0)
@@ -317,40 +491,105 @@ def test_gpu(tmp_path, seg, precision):
     assert result["history"][-1]["loss"] < result["history"][0]["loss"]
 
 
-ARGS = ["--model", "unet", "--encoder", "resnet18", "--image-size", "32", "--limit", "8", "--batch-size", "4"]
+ARGS = ["--model", "thin+copy", "--encoder", "tu-test_resnet", "--image-size", "32", "--limit", "8", "--batch-size", "4"]
 
 
-def command(*args, launcher=(sys.executable, "-m")):
-    environment = os.environ | {"PYTHONPATH": LIB, "TQDM_DISABLE": "1", "ACCELERATE_USE_CPU": "true"}
-    environment["OMP_NUM_THREADS"] = "1"
-    return [*launcher, "unetv2.train", *ARGS, *args], environment
+def environment():
+    own = {"PYTHONPATH": LIB, "TQDM_DISABLE": "1", "ACCELERATE_USE_CPU": "true"}
+    return os.environ | own | {"OMP_NUM_THREADS": "1"}
 
 
-def test_two_processes_over_torchrun(tmp_path):
-    """Only one process writes, and its folder is complete; the released recipe leaves heads without a loss."""
-    launcher = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m")
-    line, environment = command(
-        "--epochs", "2", "--recipe", "released", "--output-dir", str(tmp_path), launcher=launcher
-    )
-    done = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=300)
+TWO = """
+import os, sys, time
+from pathlib import Path
+import torch
+from unetv2 import data
+from unetv2.training import fit, run
+sys.path.insert(0, sys.argv[2])
+from test_train import Shared, params, shared, toy
+
+folder, rank, load = Path(sys.argv[1]), os.environ["RANK"], data.load
+
+def watched(*args, **kwargs):
+    with open(folder / "order", "a") as log:
+        log.write(rank)
+    time.sleep(0.2)
+    seg = load(*args, **kwargs)
+    with open(folder / "order", "a") as log:
+        log.write(rank)
+    return seg
+
+for recipe in ("paper", "released-isic", "unetpp", "released"):
+    fit.fit(shared(), toy(), params(folder / recipe, recipe=recipe, lr=0.01))
+data.load = watched
+run.main(sys.argv[3:])
+"""
+
+
+class Shared(nn.Module):
+    """No dropout, which several processes draw on their own; batch normalisation, timm's too, whose
+    activation is inside; a head that the released recipe does not train. No bias before batch
+    normalisation: its gradient is 0 but for rounding, which Adam would enlarge."""
+
+    def __init__(self):
+        from timm.layers import BatchNormAct2d
+
+        super().__init__()
+        self.down = nn.Conv2d(3, 8, 3, 2, 1, bias=False)
+        self.norms = nn.Sequential(nn.BatchNorm2d(8), BatchNormAct2d(8))
+        self.heads = nn.ModuleList(nn.Conv2d(8, 1, 1) for _ in range(3))
+
+    def forward(self, x):
+        y = self.norms(self.down(x))
+        fine = nn.functional.interpolate(self.heads[0](y), x.shape[-2:], mode="bilinear")
+        return [fine, self.heads[1](y), self.heads[2](y)] if self.training else fine
+
+
+def shared():
+    torch.manual_seed(0)
+    return Shared()
+
+
+def test_two_processes_train_as_one(tmp_path):
+    """The same weights but for rounding, one writer, each dataset decoded once."""
+    script = tmp_path / "two.py"
+    script.write_text(TWO)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    options = ["--epochs", "1", "--studies", "False", "--output-dir", str(tmp_path / "run")]
+    here = str(Path(__file__).parent)
+    line = [*launcher, "--nproc-per-node", "2", str(script), str(tmp_path), here, *ARGS, *options]
+    done = subprocess.run(line, env=environment(), capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
-    assert done.stdout.count("epoch 1/2") == 1 and done.stdout.count("per_image  Dice") == 1
-    names = ["env.json", "log.csv", "metrics.json", "model.safetensors", "params.json", "per_image.csv"]
-    assert sorted(p.name for p in tmp_path.iterdir()) == names
-    assert len(log(tmp_path)) == 2
+    for recipe in ("paper", "released-isic", "unetpp", "released"):
+        one = params(tmp_path / f"{recipe}-1", recipe=recipe, lr=0.01)
+        expected = train.fit(shared(), toy(), one)["history"]
+        start, alone, two = shared().state_dict(), *map(weights, (tmp_path / f"{recipe}-1", tmp_path / recipe))
+        moved = [k for k in alone if not torch.equal(alone[k], start[k])]
+        assert len(moved) >= 10 and "norms.0.running_var" in moved
+        for key in alone:
+            torch.testing.assert_close(two[key], alone[key], rtol=1e-4, atol=1e-5, msg=f"{recipe} {key}")
+        found = np.atleast_1d(np.genfromtxt(tmp_path / recipe / "log.csv", delimiter=",", names=True))
+        np.testing.assert_allclose(found["loss"], [row["loss"] for row in expected], rtol=1e-5)
+        np.testing.assert_allclose(found["val_dice"], [row["val_dice"] for row in expected], rtol=1e-5)
+    assert (tmp_path / "order").read_text() == "0011"
+    assert done.stdout.count("per_image  Dice") == 1
+    assert {p.name for p in (tmp_path / "run").iterdir()} == FILES
 
 
 def test_a_terminated_process_leaves_a_resumable_folder(tmp_path):
-    line, environment = command("--epochs", "60", "--output-dir", str(tmp_path))
-    process = subprocess.Popen(line, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    options = ["--epochs", "60", "--output-dir", str(tmp_path)]
+    line = [sys.executable, "-m", "unetv2", "train", *ARGS, *options]
+    pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    process = subprocess.Popen(line, env=environment(), **pipe)
     while not (tmp_path / "resume.pt").exists() and process.poll() is None:
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
     assert process.wait(60) == 143, process.stdout.read()
-    assert {p.name for p in tmp_path.iterdir()} <= {"params.json", "resume.pt", "model.safetensors", "log.csv"}
+    begun = {"identity.json", "log.csv", "model.safetensors", "params.json", "resume.pt"}
+    assert {p.name for p in tmp_path.iterdir()} <= begun
     history = torch.load(tmp_path / "resume.pt", weights_only=True)["history"]
     assert 1 <= len(history) < 60 and len(
-        evaluate.load_weights(models.build("unet"), tmp_path / "model.safetensors").state_dict()
+        load_weights(networks.create_model("thin+copy", "tu-test_resnet", deep_supervision=True), tmp_path / "model.safetensors").state_dict()
     )
 
 
@@ -361,18 +600,18 @@ def test_a_terminated_process_leaves_a_resumable_folder(tmp_path):
 )  # fmt: skip
 def test_command_line_errors(args, message, tmp_path):
     with pytest.raises(SystemExit, match=message):
-        train.main([*args, "--output-dir", str(tmp_path / "run"), "--device", "cpu"])
+        run.main([*args, "--output-dir", str(tmp_path / "run"), "--device", "cpu"])
     assert not (tmp_path / "run").exists()
 
 
 def test_every_parameter_is_an_option(capsys):
     with pytest.raises(SystemExit) as end:
-        train.main(["--help"])
+        run.main(["--help"])
     text = capsys.readouterr().out
     assert end.value.code == 0 and "example:" in text
     for name in RunParams.model_fields:
         assert f"--{name.replace('_', '-')}" in text
-    given = vars(train._parser().parse_args("--lr 1e-3 --encoder-weights None --data 7 --limit 5".split()))
+    given = vars(run._parser().parse_args("--lr 1e-3 --encoder-weights None --data 7 --limit 5".split()))
     assert given == {"lr": 1e-3, "encoder_weights": None, "data_dir": "7", "limit": 5}
 
 

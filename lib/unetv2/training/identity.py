@@ -12,7 +12,7 @@ from typing import Any
 
 from ..common.params import PLACES, RunParams
 
-__all__ = ["AFTERWARDS", "TRAINING_VERSION", "deciding", "identity"]
+__all__ = ["AFTERWARDS", "TRAINING_VERSION", "deciding", "identity", "own_skip"]
 
 # Raise it by hand when a change of the library changes what a training computes: the test of three
 # steps against committed losses shows when. Raising it supersedes every run and every record.
@@ -34,6 +34,12 @@ def deciding(params: RunParams) -> dict[str, Any]:
     return values
 
 
+def own_skip(model: str) -> str | None:
+    """A reader's own skip in the name of a model: `my:Skip` in `thin+my:Skip-c8`, else None."""
+    found = re.search(r"[A-Za-z_][\w.]*:\w+", model)
+    return found and found[0]
+
+
 def identity(params: RunParams, fingerprint: str) -> str:
     """The identity of the run of `params` on data of this `fingerprint`: 12 hex digits.
 
@@ -45,8 +51,8 @@ def identity(params: RunParams, fingerprint: str) -> str:
         ValueError: the model names a reader's own skip whose module cannot be found.
     """
     parts = {"params": deciding(params), "data": fingerprint, "version": TRAINING_VERSION}
-    if own := re.search(r"[A-Za-z_][\w.]*:\w+", params.model):  # thin+my_module:MySkip-c8
+    if own := own_skip(params.model):
         from ..skips import source  # loads torch, so only for who has a skip of their own
 
-        parts["skip"] = source(own[0])
+        parts["skip"] = source(own)
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
