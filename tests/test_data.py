@@ -2,6 +2,9 @@
 
 import itertools
 import os
+import pickle
+import subprocess
+import sys
 import zlib
 
 import cv2
@@ -12,7 +15,7 @@ import yaml
 from PIL import Image
 
 from unetv2 import data
-from unetv2.data import check, images, readers, synthetic
+from unetv2.data import check, content, images, readers, synthetic
 
 
 def break_jpeg(path):
@@ -38,8 +41,13 @@ def test_folder_of_mixed_files_is_read_paired_and_split(fake_dataset):
     for split in (d.train, d.val, d.tests["test"]):
         assert split.images.shape == (len(split), 32, 32, 3) and split.images.dtype == np.uint8
         assert split.masks.shape == (len(split), 32, 32) and set(np.unique(split.masks)) == {0, 1}
-        for i, id in enumerate(split.ids):  # the bright disc lies where the mask is, and belongs to this id
-            assert split.images[i][split.masks[i] == 1].mean() > split.images[i][split.masks[i] == 0].mean() + 80
+        for i, id in enumerate(
+            split.ids
+        ):  # the bright disc lies where the mask is, and belongs to this id
+            assert (
+                split.images[i][split.masks[i] == 1].mean()
+                > split.images[i][split.masks[i] == 0].mean() + 80
+            )
             assert split.native_mask(i).shape == ((33, 21) if int(id) >= 20 else (50, 70))
 
 
@@ -48,7 +56,11 @@ def test_folder_with_its_own_parts_keeps_them(fake_dataset):
     fake_dataset("val/images/{id}.png", "val/masks/{id}_mask.png", [f"v{i}" for i in range(3)])
     root = fake_dataset("test/images/{id}.png", "test/masks/{id}_mask.png", ["t0"], (44, 44))
     d = data.load(f"folder:{root}", image_size=32, check=False)
-    assert (d.train.ids, d.val.ids, d.tests["test"].ids) == (list("012345"), ["v0", "v1", "v2"], ["t0"])
+    assert (d.train.ids, d.val.ids, d.tests["test"].ids) == (
+        list("012345"),
+        ["v0", "v1", "v2"],
+        ["t0"],
+    )
 
 
 def test_folder_of_several_classes_by_mask_value(fake_dataset):
@@ -59,12 +71,18 @@ def test_folder_of_several_classes_by_mask_value(fake_dataset):
     raw = cv2.imread(str(root / "masks" / f"{d.train.ids[0]}.png"), cv2.IMREAD_GRAYSCALE)
     assert np.array_equal(d.train.native_mask(0), np.select([raw == 200, raw == 60], [1, 2]))
     item = data.TorchSplit(d.train, "strong", binary=False)[0]
-    assert item["mask"].dtype == torch.int64 and item["mask"].shape == (40, 40) and item["mask"].max() <= 2
+    assert (
+        item["mask"].dtype == torch.int64
+        and item["mask"].shape == (40, 40)
+        and item["mask"].max() <= 2
+    )
     cv2.imwrite(str(root / "masks" / "3.png"), np.full((40, 48), 7, np.uint8))
     assert any("3.png: values that dataset.yaml does not name: [7]" in e for e in errors_of(root))
 
 
-@pytest.mark.parametrize("text", ["classes: [a, b]", "classes: {a: 0}", "classes: {a: 5, b: 5}", "classes: {}", "- 1"])
+@pytest.mark.parametrize(
+    "text", ["classes: [a, b]", "classes: {a: 0}", "classes: {a: 5, b: 5}", "classes: {}", "- 1"]
+)
 def test_a_wrong_mapping_of_classes_is_explained(fake_dataset, text):
     root = fake_dataset()
     (root / "dataset.yaml").write_text(text)
@@ -94,7 +112,7 @@ def test_check_lists_everything_at_once_by_file(fake_dataset):
         assert any(line in error for error in found), line
     with pytest.raises(ValueError, match="has 7 errors") as error:
         data.load(f"folder:{root}", image_size=32)
-    assert "truncated" in str(error.value) and "python -m unetv2.data.check" in str(error.value)
+    assert "truncated" in str(error.value) and f"unetv2 check folder:{root}" in str(error.value)
 
 
 def test_a_dataset_of_black_images_or_masks_stops(fake_dataset):
@@ -120,7 +138,9 @@ def test_one_empty_mask_and_grey_borders_are_notes_only(fake_dataset):
 
 def test_the_same_image_in_train_and_test_stops_and_a_similar_one_is_noted(fake_dataset):
     fake_dataset("train/images/{id}.png", "train/masks/{id}.png", range(6))
-    root = fake_dataset("test/images/{id}.png", "test/masks/{id}.png", ["a"])  # the same picture as train/0
+    root = fake_dataset(
+        "test/images/{id}.png", "test/masks/{id}.png", ["a"]
+    )  # the same picture as train/0
     problems = check.check(readers.find(f"folder:{root}"))
     assert [p.text for p in problems if p.severity == "error"] == [
         f"the same image is in the training part: {root / 'train/images/0.png'}"
@@ -132,29 +152,33 @@ def test_the_same_image_in_train_and_test_stops_and_a_similar_one_is_noted(fake_
     assert [(p.severity, p.file) for p in problems] == [("note", str(path))]
 
 
-def test_duplicates_are_found_among_unrelated_pictures(tmp_path):
-    def fact(picture, i):
-        path = tmp_path / f"{i}.png"
-        Image.fromarray(picture).save(path)
-        return check._look(readers.Pair("x", path, path), None)[1]
+def test_near_copies_are_found_among_unrelated_pictures():
+    pictures, _ = synthetic.make("polyp", 115, 64)
+    again = [
+        cv2.imdecode(cv2.imencode(".jpg", p[..., ::-1])[1], cv2.IMREAD_COLOR)[..., ::-1]
+        for p in pictures[:5]
+    ]
+    alike = check._alike([check._sight(p) for p in [*pictures, *again]])
+    assert {(i, j) for i, j, _ in alike} == {(k, 115 + k) for k in range(5)}
 
-    pictures, _ = synthetic.make("polyp", 60, 64)
-    again = [cv2.imdecode(cv2.imencode(".jpg", p[..., ::-1])[1], cv2.IMREAD_COLOR)[..., ::-1] for p in pictures[:5]]
-    others, _ = synthetic.make("polyp", 55, 64, start=60)
-    facts = [fact(p, i) for i, p in enumerate([*pictures, *again, *others])]
-    found = check._duplicates(facts[:60], facts[60:])
-    assert len(found) == 5 and all(p.severity == "note" for p in found)
+
+def test_phash_is_imagehashs():
+    imagehash = pytest.importorskip("imagehash")
+    for kind, size in (("polyp", 64), ("lesion", 31)):
+        for picture in synthetic.make(kind, 20, size)[0]:
+            assert check.phash(picture) == int(str(imagehash.phash(Image.fromarray(picture))), 16)
 
 
 def test_the_check_is_cached_until_a_file_changes(fake_dataset, tmp_path, monkeypatch):
     root = fake_dataset()
-    source = readers.find(f"folder:{root}")
-    first = check.cached(source, tmp_path / "cache")
-    monkeypatch.setattr(check, "check", lambda source: pytest.fail("checked again"))
-    assert check.cached(source, tmp_path / "cache") == first
+    find = lambda: readers.find(f"folder:{root}")  # noqa: E731
+    first = check.look(find(), tmp_path / "cache")
+    assert [len(first.source.train), len(first.source.tests["test"])] == [8, 2]
+    monkeypatch.setattr(check, "_facts", lambda source: pytest.fail("checked again"))
+    assert check.look(find(), tmp_path / "cache") == first
     cv2.imwrite(str(root / "masks" / "4.png"), np.zeros((20, 48), np.uint8))
     with pytest.raises(pytest.fail.Exception, match="checked again"):
-        check.cached(source, tmp_path / "cache")
+        check.look(find(), tmp_path / "cache")
 
 
 def test_check_command_exits_1_on_errors(fake_dataset, capsys):
@@ -177,7 +201,7 @@ def test_absent_dataset_says_where_it_looked_and_how_to_get_it(tmp_path):
     with pytest.raises(FileNotFoundError) as error:
         data.load("kvasir", tmp_path)
     assert str(tmp_path / "Kvasir-SEG/images") in str(error.value)
-    assert f"python -m unetv2.data.download kvasir --data {tmp_path}" in str(error.value)
+    assert f"unetv2 download kvasir --data {tmp_path}" in str(error.value)
     with pytest.raises(FileNotFoundError, match="unpack it so that DATA/CVC-ClinicDB holds"):
         data.load("clinicdb", tmp_path)
     with pytest.raises(FileNotFoundError, match=r"no such folder: .*nowhere"):
@@ -226,7 +250,9 @@ def test_random_splits_have_the_papers_sizes_and_never_change(name, n, train, te
     pairs = [readers.Pair(f"{i:05d}", None, None) for i in range(n)]
     a, b = readers._split(pairs, data.registry()[name]["split"])
     assert (len(a), len(b)) == (train, test) and not set(a) & set(b)
-    expected = set(np.random.default_rng(0).permutation(n)[:test].tolist())  # the rule that the registry states
+    expected = set(
+        np.random.default_rng(0).permutation(n)[:test].tolist()
+    )  # the rule that the registry states
     assert {int(p.id) for p in b} == expected
 
 
@@ -243,15 +269,23 @@ def test_pranet_bundle_gives_joint_training_and_every_test_set_there_is(fake_dat
     root = write("TestDataset/ETIS-LaribPolypDB", ["1", "2", "14"])
     d = data.load("pranet", root, image_size=32, check=False)
     assert sorted([*d.train.ids, *d.val.ids]) == ["1", "2", "3", "4", "cju0a", "cju0b", "ck0c"]
-    assert {key: len(split) for key, split in d.tests.items()} == {"kvasir": 2, "clinicdb": 1, "etis": 3}
-    assert sorted(data.load("clinicdb", root, image_size=32, check=False).tests["clinicdb"].ids) == ["14"]
+    assert {key: len(split) for key, split in d.tests.items()} == {
+        "kvasir": 2,
+        "clinicdb": 1,
+        "etis": 3,
+    }
+    assert sorted(
+        data.load("clinicdb", root, image_size=32, check=False).tests["clinicdb"].ids
+    ) == ["14"]
 
 
 def test_dsb2018_official_layout_unites_the_masks_of_the_nuclei(tmp_path):
     for id in "ab":
         for sub in ("images", "masks"):
             (tmp_path / "stage1_train" / id / sub).mkdir(parents=True)
-        Image.fromarray(np.zeros((20, 30, 4), np.uint8)).save(tmp_path / f"stage1_train/{id}/images/{id}.png")
+        Image.fromarray(np.zeros((20, 30, 4), np.uint8)).save(
+            tmp_path / f"stage1_train/{id}/images/{id}.png"
+        )
         for k in range(3):
             mask = np.zeros((20, 30), np.uint8)
             mask[5 * k : 5 * k + 3] = 255
@@ -278,9 +312,13 @@ def test_isbi_is_cut_into_tiles_that_cover_the_image_and_keep_its_pixels(tmp_pat
         assert (test.images[i] == whole["image", image][y : y + 32, x : x + 32, None]).all()
         assert (test.native_mask(i) == (whole["label", image][y : y + 32, x : x + 32] > 0)).all()
         seen.setdefault(image, np.zeros((80, 100), bool))[y : y + 32, x : x + 32] = True
-    assert len(test) == 12 * len(seen) and all(cover.all() for cover in seen.values()), "3 rows of 4 tiles"
+    assert len(test) == 12 * len(seen) and all(cover.all() for cover in seen.values()), (
+        "3 rows of 4 tiles"
+    )
     of = [{tile.split("@")[0] for tile in part.ids} for part in (seg.train, seg.val, test)]
-    assert not of[0] & of[1] and not of[0] & of[2] and not of[1] & of[2], "tiles of an image stay in one part"
+    assert not of[0] & of[1] and not of[0] & of[2] and not of[1] & of[2], (
+        "tiles of an image stay in one part"
+    )
     with pytest.raises(ValueError, match="100 x 80 pixels cannot be cut into tiles of 128"):
         data.load("isbi2012", tmp_path, image_size=128, check=False)
 
@@ -305,7 +343,11 @@ def test_sixteen_bit_colour_is_stretched_to_the_files_own_range(tmp_path):
     """12 bits in 16, as cameras of microscopes write them: the upper 8 alone would leave 16 steps."""
     values = np.linspace(1000, 5000, 40 * 60 * 3).reshape(40, 60, 3).astype(np.uint16)
     expected = (values.astype(float) - 1000) * 255 / 4000
-    rgb = {"rgb.png": values, "rgb.tif": values, "rgba.png": np.dstack([values, np.full((40, 60), 65535, np.uint16)])}
+    rgb = {
+        "rgb.png": values,
+        "rgb.tif": values,
+        "rgba.png": np.dstack([values, np.full((40, 60), 65535, np.uint16)]),
+    }
     for name, array in rgb.items():
         assert cv2.imwrite(str(tmp_path / name), array[..., [2, 1, 0, 3][: array.shape[2]]])
         found = images.read_image(tmp_path / name)
@@ -331,7 +373,9 @@ def test_values_that_are_not_numbers_are_an_error(bad, tmp_path):
 
 def test_an_empty_and_a_vast_file_say_so(tmp_path, monkeypatch):
     (tmp_path / "a.png").touch()
-    with pytest.raises(ValueError, match=r"cannot read .*a\.png: the file is empty; replace or remove it"):
+    with pytest.raises(
+        ValueError, match=r"cannot read .*a\.png: the file is empty; replace or remove it"
+    ):
         images.read_image(tmp_path / "a.png")
     Image.new("L", (30, 30)).save(tmp_path / "b.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 400)
@@ -349,34 +393,190 @@ def test_resizing_keeps_mask_and_image_aligned():
         assert abs(where.mean() - 120 * 80 / 60000) < 0.015
 
 
-def test_second_load_decodes_nothing_and_a_changed_file_is_seen(fake_dataset, tmp_path, monkeypatch):
+def test_second_load_decodes_nothing_and_a_changed_file_is_seen(
+    fake_dataset, tmp_path, monkeypatch
+):
     root = fake_dataset()
     options = {"image_size": 32, "cache_dir": tmp_path / "cache", "check": False}
     first = data.load(f"folder:{root}", **options)
     with monkeypatch.context() as patch:
         patch.setattr(data.dataset, "read_image", lambda path: pytest.fail("decoded again"))
         again = data.load(f"folder:{root}", **options)
-    assert np.array_equal(first.train.images, again.train.images) and isinstance(again.train.images, np.memmap)
+    assert np.array_equal(first.train.images, again.train.images) and isinstance(
+        again.train.images, np.memmap
+    )
     path = root / "images" / f"{first.train.ids[0]}.png"
     cv2.imwrite(str(path), np.full((40, 48, 3), 99, np.uint8))
     assert (data.load(f"folder:{root}", **options).train.images[0] == 99).all()
     assert not list((tmp_path / "cache").glob(".*"))  # no temporary file is left
 
 
-def test_a_cache_that_cannot_be_written_is_one_clear_error_and_leaves_nothing(fake_dataset, tmp_path, monkeypatch):
+def test_a_cache_that_cannot_be_written_is_one_clear_error_and_leaves_nothing(
+    fake_dataset, tmp_path, monkeypatch
+):
     root = fake_dataset()
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(OSError, match=r"cannot write .*file.*choose another") as caught:
         data.load(f"folder:{root}", cache_dir=tmp_path / "file" / "cache")
     assert "free space" not in str(caught.value)
 
-    def full(array):
+    def full(image, size, mask=False):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(data.dataset.np, "ascontiguousarray", full)
+    data.load(f"folder:{root}", cache_dir=tmp_path / "cache", image_size=48)
+    before = sorted((tmp_path / "cache").iterdir())
+    monkeypatch.setattr(data.dataset, "resize", full)
     with pytest.raises(OSError, match=r"cannot write .*No space left.*free space"):
         data.load(f"folder:{root}", cache_dir=tmp_path / "cache", check=False)
-    assert not list((tmp_path / "cache").iterdir())
+    assert sorted((tmp_path / "cache").iterdir()) == before
+
+
+# --- groups, shares, fingerprints --------------------------------------------------------------------------------------
+
+
+def video(root, count, part=".", start=0):
+    """Near copies: `count` frames of each of ten scenes, called SCENE_FRAME, below root/part."""
+    pictures, masks = synthetic.make("polyp", 10, 64)
+    rng = np.random.default_rng(0)
+    for scene, frame in itertools.product(range(10), range(start, start + count)):
+        noisy = np.clip(pictures[scene] + rng.normal(0, 2, pictures[scene].shape), 0, 255)
+        for sub, picture in (("images", noisy), ("masks", masks[scene] * 255)):
+            (root / part / sub).mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(root / part / sub / f"{scene}_{frame}.png"), picture.astype(np.uint8))
+
+
+def parts_of(seg):
+    return {"train": seg.train, "val": seg.val, **seg.tests}
+
+
+def test_near_copies_are_a_group_and_stay_in_one_part(tmp_path):
+    video(tmp_path, 4)
+    seg = data.load(f"folder:{tmp_path}", image_size=32)
+    assert {key: len(split) for key, split in parts_of(seg).items()} == {
+        "train": 28,
+        "val": 4,
+        "test": 8,
+    }
+    for split in parts_of(seg).values():
+        assert {id.split("_")[0] for id in split.ids} == {
+            group.split("_")[0] for group in split.groups
+        }
+        assert len(set(split.groups)) == len(split) / 4, (
+            "the four frames of a scene lie in one part"
+        )
+    drawn = {
+        tuple(data.load(f"folder:{tmp_path}", image_size=32, split_seed=k).val.ids)
+        for k in range(4)
+    }
+    assert len(drawn) > 1
+
+
+def test_shares_are_nested_in_whole_groups_and_leave_validation_and_test_alone(tmp_path):
+    video(tmp_path, 4)
+    some = [
+        data.load(f"folder:{tmp_path}", image_size=32, share=share) for share in (0.1, 0.3, 0.5, 1)
+    ]
+    assert [len(seg.train) for seg in some] == [4, 8, 16, 28]
+    for small, large in itertools.pairwise(some):
+        assert set(small.train.ids) < set(large.train.ids)
+        assert small.val.ids == large.val.ids and small.tests["test"].ids == large.tests["test"].ids
+        assert small.fingerprint != large.fingerprint
+    drawn = [data.load("synthetic", image_size=32, share=share).train for share in (0.25, 0.5)]
+    assert [len(split) for split in drawn] == [40, 80] and set(drawn[0].ids) < set(drawn[1].ids)
+    whole = data.load("synthetic", image_size=32).train
+    assert np.array_equal(whole.images[whole.ids.index(drawn[0].ids[7])], drawn[0].images[7])
+
+
+def test_a_fingerprint_is_of_content_not_of_places_or_times(fake_dataset, tmp_path):
+    root = fake_dataset()
+    name, cache = f"folder:{root}", tmp_path / "cache"
+    options = {"image_size": 32, "cache_dir": cache}
+    first = data.fingerprint(name, **options)
+    assert data.load(name, **options).fingerprint == first and len(first) == 16
+    copy = tmp_path / "elsewhere"
+    for sub in ("images", "masks"):
+        (copy / sub).mkdir(parents=True)
+        for path in (root / sub).iterdir():
+            (copy / sub / path.name).write_bytes(path.read_bytes())
+    assert data.fingerprint(f"folder:{copy}", **options) == first
+    assert data.fingerprint(name, **options, limit=3) != first
+    cv2.imwrite(str(root / "masks" / "4.png"), np.full((40, 48), 255, np.uint8))
+    second = data.fingerprint(name, **options)
+    for sub in ("images", "masks"):
+        (root / sub / "new.png").write_bytes((root / sub / "3.png").read_bytes() + b" ")
+    third = data.fingerprint(name, **options)
+    (root / "dataset.yaml").write_text("classes: {thing: 255}")
+    assert len({first, second, third, data.fingerprint(name, **options)}) == 4
+    with pytest.raises(FileNotFoundError):
+        data.fingerprint("kvasir", tmp_path)
+
+
+def test_a_second_fingerprint_opens_no_picture(fake_dataset, tmp_path, monkeypatch):
+    name, options = f"folder:{fake_dataset()}", {"cache_dir": tmp_path / "cache"}
+    first = data.fingerprint(name, **options)
+    monkeypatch.setattr(content, "_hash", lambda path: pytest.fail("read again"))
+    monkeypatch.setattr(check, "read_image", lambda path: pytest.fail("decoded again"))
+    assert data.fingerprint(name, **options) == first
+
+
+def test_a_synthetic_fingerprint_knows_its_knobs():
+    names = ("synthetic", "synthetic:hair=0", "synthetic-polyp")
+    prints = [data.fingerprint(name) for name in names]
+    assert len(set(prints)) == 3 and data.load("synthetic", image_size=32).fingerprint == prints[0]
+
+
+def test_copies_of_test_images_stop_a_run_or_are_left_out(fake_dataset):
+    fake_dataset("train/images/{id}.png", "train/masks/{id}.png", range(12))
+    fake_dataset(
+        "val/images/{id}.png", "val/masks/{id}.png", range(2)
+    )  # the pictures of train/0 and train/1
+    root = fake_dataset("test/images/{id}.png", "test/masks/{id}.png", [f"t{k}" for k in range(3)])
+    with pytest.raises(ValueError, match="the same image is in the training part") as error:
+        data.load(f"folder:{root}", image_size=32)
+    assert "drop_duplicates" in str(error.value)
+    (root / "test/images/t0.png").write_bytes((root / "val/images/1.png").read_bytes())
+    seg = data.load(f"folder:{root}", image_size=32, drop_duplicates=True)
+    assert sorted(seg.train.ids, key=int) == [str(k) for k in range(3, 12)]
+    assert seg.val.ids == ["0"] and len(seg.tests["test"]) == 3
+    notes = [p.text for p in check.check(readers.find(f"folder:{root}")) if p.severity == "note"]
+    assert any(text.startswith("the same image is in the training part") for text in notes), (
+        "train against val"
+    )
+
+
+def test_an_outside_folder_is_scored_whole_without_what_was_trained_on(fake_dataset, tmp_path):
+    root = fake_dataset(ids=range(20))
+    seg = data.load(f"folder:{root}", image_size=32)
+    tests, excluded = data.load_tests(f"folder:{root}", image_size=32)
+    assert excluded == 0 and tests["test"].ids == sorted(map(str, range(20)))
+    tests, excluded = data.load_tests(f"folder:{root}", image_size=32, exclude=seg)
+    assert excluded == 16 and tests["test"].ids == seg.tests["test"].ids
+    assert np.array_equal(tests["test"].images, seg.tests["test"].images)
+    assert np.array_equal(tests["test"].native_mask(1), seg.tests["test"].native_mask(1))
+    with pytest.raises(ValueError, match="images of 32 pixels cannot be told from ones of 48"):
+        data.load_tests(f"folder:{root}", image_size=48, exclude=seg)
+
+
+def test_a_test_only_set_is_loaded_as_tests(fake_dataset, tmp_path):
+    pattern = "PraNet/TestDataset/CVC-300/{}/{{id}}.png"
+    root = fake_dataset(pattern.format("images"), pattern.format("masks"), range(3))
+    tests, excluded = data.load_tests("cvc300", root, 32, check=False)
+    assert (list(tests), len(tests["cvc300"]), excluded) == (["cvc300"], 3, 0)
+    with pytest.raises(ValueError, match="incomplete: 3 of 60"):
+        data.load_tests("cvc300", root, 32)
+
+
+def test_other_processes_open_the_arrays_in_place_of_being_sent_them(fake_dataset):
+    split = data.load(f"folder:{fake_dataset()}", image_size=64).train
+    sent = pickle.dumps(split)
+    assert len(sent) < 4096 < split.images.nbytes
+    assert np.array_equal(pickle.loads(sent).images, split.images)
+    assert np.array_equal(pickle.loads(sent).masks, split.masks)
+    in_memory = data.Split(["a"], np.ones((1, 8, 8, 3), np.uint8), np.ones((1, 8, 8), np.uint8))
+    assert pickle.loads(pickle.dumps(in_memory)).images.sum() == 192 and in_memory.groups == ["a"]
+
+
+# --- limits, tensors, corruptions ---------------------------------------------------------------------------------------
 
 
 def test_limit_draws_the_same_images_again():
@@ -398,7 +598,11 @@ def test_limit_validation_share_and_seed_of_a_folder(fake_dataset):
 def test_tensors_are_normalised_and_come_back():
     d = data.load("synthetic", image_size=32, limit=4)
     item = data.TorchSplit(d.train)[2]
-    assert item["image"].shape == (3, 32, 32) and item["image"].dtype == torch.float32 and item["index"] == 2
+    assert (
+        item["image"].shape == (3, 32, 32)
+        and item["image"].dtype == torch.float32
+        and item["index"] == 2
+    )
     red = (d.train.images[2, 0, 0, 0] / 255 - 0.485) / 0.229
     assert item["image"][0, 0, 0].item() == pytest.approx(red, abs=1e-5)
     assert item["mask"].shape == (1, 32, 32) and item["mask"].dtype == torch.float32
@@ -427,7 +631,9 @@ def test_augmentation_depends_on_seed_epoch_and_index_alone(augment):
 
 
 def test_augmentation_moves_mask_and_image_together():
-    images_, masks = synthetic.make("lesion", 12, 64, contrast=0, hair=0, glare=0, distractors=0, small=0, blur=0)
+    images_, masks = synthetic.make(
+        "lesion", 12, 64, contrast=0, hair=0, glare=0, distractors=0, small=0, blur=0
+    )
     split = data.TorchSplit(data.Split([str(i) for i in range(12)], images_, masks), "strong")
     for epoch in range(3):
         split.set_epoch(epoch)
@@ -437,6 +643,37 @@ def test_augmentation_moves_mask_and_image_together():
             grey = item["image"].mean(0)
             if inside.any():
                 assert grey[inside].mean() < grey[~inside].median()
+
+
+def test_an_encoders_own_mean_and_deviation_are_used():
+    split = data.load("synthetic", image_size=32, limit=2).train
+    item = data.TorchSplit(split, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))[1]
+    expected = torch.from_numpy(split.images[1].astype(np.float32)).permute(2, 0, 1) / 127.5 - 1
+    assert torch.allclose(item["image"], expected, atol=1e-6)
+    assert np.array_equal(data.denormalise(item["image"], (0.5,) * 3, (0.5,) * 3), split.images[1])
+
+
+@pytest.mark.parametrize("kind", data.CORRUPTIONS)
+def test_corruptions_grow_with_their_step_and_come_out_alike(kind):
+    image = synthetic.make("lesion", 1, 96)[0][0]
+    steps = [data.corrupt(image, kind, step) for step in range(1, 6)]
+    assert all(x.dtype == np.uint8 and x.shape == image.shape for x in steps)
+    change = [np.abs(x.astype(float) - image).mean() for x in steps]
+    assert change[0] > 0.5 and all(a < b for a, b in itertools.pairwise(change))
+    assert np.array_equal(steps[2], data.corrupt(image.copy(), kind, 3))
+    with pytest.raises(ValueError, match="unknown corruption"):
+        data.corrupt(image, f"{kind}s", 1)
+    with pytest.raises(ValueError, match="step 6 .* choose 1"):
+        data.corrupt(image, kind, 6)
+
+
+def test_importing_the_data_room_is_quick():
+    heavy = ("torch", "albumentations", "scipy", "pandas", "imagehash")
+    code = f"import sys, unetv2.data; print([m for m in {heavy} if m in sys.modules])"
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout
+        == "[]\n"
+    )
 
 
 def test_unknown_augmentation():
@@ -468,11 +705,19 @@ def test_synthetic_knobs_do_what_they_say(kind):
 
     def contrast(x, y):  # between the object and its surroundings
         rings = [cv2.dilate(m.astype(np.uint8), np.ones((9, 9))).astype(bool) & ~m for m in y]
-        return np.mean([np.abs(i[m].mean(0) - i[r].mean(0)).mean() for i, m, r in zip(x, y, rings, strict=True)])
+        return np.mean(
+            [
+                np.abs(i[m].mean(0) - i[r].mean(0)).mean()
+                for i, m, r in zip(x, y, rings, strict=True)
+            ]
+        )
 
     def edge(x, y):  # steepest change at the boundary
         grad = [np.hypot(*np.gradient(i.mean(-1))) for i in x]
-        rim = [cv2.morphologyEx(m.astype(np.uint8), cv2.MORPH_GRADIENT, np.ones((3, 3))).astype(bool) for m in y]
+        rim = [
+            cv2.morphologyEx(m.astype(np.uint8), cv2.MORPH_GRADIENT, np.ones((3, 3))).astype(bool)
+            for m in y
+        ]
         return np.mean([g[r].mean() for g, r in zip(grad, rim, strict=True)])
 
     easy = pictures()
@@ -496,7 +741,9 @@ def test_synthetic_is_learnable_but_not_by_a_threshold():
 
 def test_synthetic_dataset_sizes_and_knobs_by_name():
     d = data.load("synthetic-polyp", image_size=32)
-    assert (len(d.train), len(d.val), len(d.tests["test"])) == (160, 40, 60) and d.classes == ("polyp",)
+    assert (len(d.train), len(d.val), len(d.tests["test"])) == (160, 40, 60) and d.classes == (
+        "polyp",
+    )
     assert d.tests["test"].native_mask(3).shape == (32, 32)
     assert len({m.tobytes() for s in (d.train, d.val, d.tests["test"]) for m in s.images}) == 260
     hard = data.load("synthetic-polyp:contrast=1,small=1", image_size=32)
@@ -544,7 +791,9 @@ def test_all_eight_orientations_are_drawn_alike():
         for i in range(len(seg.train)):
             image, turned = plain[i]["image"], drawn[i]["image"]
             for flip, turns in counts:
-                if torch.equal(torch.rot90(image.flip(2) if flip else image, turns, (1, 2)), turned):
+                if torch.equal(
+                    torch.rot90(image.flip(2) if flip else image, turns, (1, 2)), turned
+                ):
                     counts[flip, turns] += 1
     n = 40 * len(seg.train)
     assert sum(counts.values()) == n

@@ -73,7 +73,9 @@ def test_first_download_records_the_checksum_and_later_ones_hold_to_it(server, t
     path = download.fetch(f"{server.url}/a.zip", tmp_path)
     digest = hashlib.sha256(content).hexdigest()
     assert path.read_bytes() == content
-    assert (tmp_path / "a.zip.sha256").read_text() == f"{digest}  a.zip\n"  # the format of sha256sum -c
+    assert (
+        tmp_path / "a.zip.sha256"
+    ).read_text() == f"{digest}  a.zip\n"  # the format of sha256sum -c
     download.fetch(f"{server.url}/a.zip", tmp_path)
     assert server.asked == 1  # there and whole: not fetched again
     path.unlink()
@@ -119,7 +121,9 @@ def test_an_archive_without_a_record_is_not_trusted(server, tmp_path):
     assert download.fetch(f"{server.url}/a.zip", tmp_path).read_bytes() == server.files["/a.zip"]
 
 
-@pytest.mark.parametrize("member", ["../evil.txt", "a/../../evil.txt", "/evil.txt", "..\\evil.txt", "C:/evil.txt"])
+@pytest.mark.parametrize(
+    "member", ["../evil.txt", "a/../../evil.txt", "/evil.txt", "..\\evil.txt", "C:/evil.txt"]
+)
 def test_members_that_point_outside_are_refused(tmp_path, member):
     archive = tmp_path / "in" / "a.zip"
     archive.parent.mkdir()
@@ -157,11 +161,17 @@ def test_a_dataset_end_to_end_and_again(server, tmp_path, monkeypatch, capsys):
     entry["urls"] = [{"url": f"{server.url}/kvasir-seg.zip", "sha256": None}]
     monkeypatch.setitem(readers.registry(), "kvasir", entry)
     picture = cv2.imencode(".jpg", np.full((20, 20, 3), 90, np.uint8))[1].tobytes()
-    members = {f"Kvasir-SEG/{sub}/cju{i}.jpg": picture for sub in ("images", "masks") for i in range(3)}
+    members = {
+        f"Kvasir-SEG/{sub}/cju{i}.jpg": picture for sub in ("images", "masks") for i in range(3)
+    }
     server.files["/kvasir-seg.zip"] = zipped(members)
     download.main(["kvasir", "--data", str(tmp_path)])
     out = capsys.readouterr().out
-    assert "3 image and mask pairs" in out and "licence: research and educational" in out and "Jha" in out
+    assert (
+        "3 image and mask pairs" in out
+        and "licence: research and educational" in out
+        and "Jha" in out
+    )
     assert len(readers.find("kvasir", tmp_path).pairs) == 3
     download.main(["kvasir", "--data", str(tmp_path)])
     assert server.asked == 1
@@ -171,7 +181,13 @@ def test_sets_without_a_link_print_instructions(tmp_path):
     with pytest.raises(SystemExit) as error:
         download.main(["pranet", "--data", str(tmp_path)])
     text = str(error.value)
-    assert "TrainDataset.zip" in text and "github.com/DengPingFan/PraNet" in text and str(tmp_path) in text
+    assert (
+        "TrainDataset.zip" in text
+        and "github.com/DengPingFan/PraNet" in text
+        and str(tmp_path) in text
+    )
     assert "Traceback" not in text and error.value.code != 0
-    with pytest.raises(ValueError, match="unknown dataset to download 'kvassir'; did you mean 'kvasir'"):
+    with pytest.raises(
+        ValueError, match="unknown dataset to download 'kvassir'; did you mean 'kvasir'"
+    ):
         download.download("kvassir", tmp_path)

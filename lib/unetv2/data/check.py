@@ -1,7 +1,8 @@
 """Data check: everything that is wrong with a dataset, by file, before it costs a training run.
 
-An "error" would corrupt a result, so `load` stops at it; a "note" is something to know. As a command:
-    python -m unetv2.data.check kvasir --data DIR
+An "error" would corrupt a result, so `load` stops at it; a "note" is something to know. The same
+look at the pixels finds the groups: near copies of each other, where nothing else is known. As a
+command: unetv2 check NAME --data DIR
 """
 
 import argparse
@@ -9,52 +10,122 @@ import hashlib
 import json
 import os
 import sys
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
 import cv2
-import imagehash
 import numpy as np
 from PIL import Image
 
 from ..common.files import write_json
-from .dataset import cache_folder, fingerprint
+from .content import cache_folder, stamp
+from .groups import connect, draw
 from .images import read_image, read_raw_mask, to_classes
 from .readers import Pair, Source, find
 
-__all__ = ["Problem", "check", "require"]
+__all__ = ["Problem", "check", "look", "main", "require"]
 
-HASH_BITS, CORRELATION = 8, 0.95  # images are alike if both agree: pHash alone takes any two centred moles for one
+# images are alike if both agree: pHash alone takes any two centred moles for one
+HASH_BITS, CORRELATION = 8, 0.95
 GREY_SHARE = 0.2  # a mask with more than this between black and white is no binary mask
+COPY = "the same image is in the"  # begins the text of an exact copy
+CODE = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
 
 
 class Problem(NamedTuple):
+    """`text` begins with the kind of the problem, up to a colon."""
+
     severity: str  # "error" or "note"
     file: str
     text: str
 
 
+@dataclass(frozen=True)
+class Looked:
+    """A source whose images were opened: each pair has its group, and the test part is drawn.
+
+    `copies` are the images of the training and validation parts that a later part holds too, pixel
+    by pixel, each with that part's file: training images in the validation part that the source
+    came with, and both in the test parts.
+    """
+
+    source: Source
+    problems: list[Problem]
+    copies: dict[str, str]
+
+
 def check(source: Source) -> list[Problem]:
     """All problems of a dataset, errors first. Opens every file at its own size."""
+    return look(source).problems
+
+
+def look(source: Source, cache: Path | None = None) -> Looked:
+    """What the pixels tell of a source; with `cache`, from there if no file has changed."""
+    known = [(pair.id, pair.group) for pair in source.pairs]
+    parts = [len(part) for part in (source.train, source.val or [], *source.tests.values())]
+    rules = (
+        source.values,
+        source.problems,
+        source.test_share,
+        source.tests_only,
+        parts,
+        known,
+        CODE,
+    )
+    path = (
+        cache and cache / f"check-{stamp((f for p in source.pairs for f in p.files), rules)}.json"
+    )
+    if path and path.is_file():
+        found = json.loads(path.read_text(encoding="utf-8"))
+        settled = _settle(source, found["groups"])
+        return Looked(settled, [Problem(*p) for p in found["problems"]], found["copies"])
+    groups, problems, facts = _facts(source)
+    settled = _settle(source, groups)
+    across, copies = _across(settled, facts)
+    problems = sorted([*problems, *_too_few(settled), *across])
+    if path:
+        write_json(path, {"groups": groups, "problems": problems, "copies": copies})
+    return Looked(settled, problems, copies)
+
+
+def _settle(source: Source, groups: list[str]) -> Source:
+    """The source with the group of each pair, and with its test part drawn by them."""
+    of = iter(groups)
+    train, val, *tests = (
+        [pair._replace(group=next(of)) for pair in part]
+        for part in (source.train, source.val or [], *source.tests.values())
+    )
+    if source.test_share and train:
+        train, tests[0] = draw(train, lambda pair: pair.group, source.test_share, 0)
+    tests = dict(zip(source.tests, tests, strict=True))
+    return replace(source, train=train, val=val or None, tests=tests, test_share=0.0)
+
+
+def _facts(source: Source) -> tuple[list[str], list[Problem], dict[Path, dict]]:
+    """The group of each pair, the problems of single files, and what was seen of each image."""
     problems = [Problem("error", file, text) for file, text in source.problems]
-    if len(source.train) < (1 if source.val else 2) or not any(source.tests.values()):
-        problems.append(Problem("error", source.name, "too few pairs to train and validate, or none to test on"))
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         looked = list(pool.map(lambda pair: _look(pair, source.values), source.pairs))
-    facts = {pair.image: fact for pair, (_, fact) in zip(source.pairs, looked, strict=True) if fact}
     for found, _ in looked:
         problems += found
-    for key, text in (("empty", "all masks are empty: wrong folder or values?"), ("dark", "all images are black")):
+    facts = {pair.image: fact for pair, (_, fact) in zip(source.pairs, looked, strict=True) if fact}
+    for key, text in (
+        ("empty", "all masks are empty: wrong folder or values?"),
+        ("dark", "all images are black"),
+    ):
         if facts and all(fact[key] for fact in facts.values()):
             problems.append(Problem("error", source.name, text))
-    if grey := [fact for fact in facts.values() if 0 < fact["grey"] <= GREY_SHARE]:  # of Kvasir-SEG it is every mask
+    if grey := [
+        fact for fact in facts.values() if 0 < fact["grey"] <= GREY_SHARE
+    ]:  # Kvasir-SEG: all
         worst = max(grey, key=lambda fact: fact["grey"])
         text = f"{len(grey)} masks have grey borders, this one most ({worst['grey']:.1%}); above 127 is read as object"
         problems.append(Problem("note", worst["mask"], text))
-    train = [facts[p.image] for p in [*source.train, *(source.val or [])] if p.image in facts]
-    test = [facts[p.image] for pairs in source.tests.values() for p in pairs if p.image in facts]
-    return sorted([*problems, *_duplicates(train, test)])
+    groups = _groups(source.pairs, facts)
+    return groups, problems, facts
 
 
 def _look(pair: Pair, values: tuple[int, ...] | None) -> tuple[list[Problem], dict | None]:
@@ -66,83 +137,199 @@ def _look(pair: Pair, values: tuple[int, ...] | None) -> tuple[list[Problem], di
         return [Problem("error", mask if mask in str(error) else file, str(error))], None
     if image.shape[:2] != raw.shape:
         sizes = " and ".join(f"{w} x {h}" for h, w in (image.shape[:2], raw.shape))
-        found.append(Problem("error", mask, f"image and mask differ in size: {sizes} (width x height)"))
+        found.append(
+            Problem("error", mask, f"image and mask differ in size: {sizes} (width x height)")
+        )
     if values and (stray := sorted(set(np.unique(raw).tolist()) - {0, *values})):
         found.append(Problem("error", mask, f"values that dataset.yaml does not name: {stray[:8]}"))
     grey = float(((raw > 0) & (raw < 255)).mean()) if values is None and raw.max() > 1 else 0.0
     if grey > GREY_SHARE:
-        found.append(Problem("error", mask, f"not binary: {grey:.0%} of it is grey; for classes, see data/README.md"))
+        found.append(
+            Problem(
+                "error",
+                mask,
+                f"not binary: {grey:.0%} of it is grey; for classes, see data/README.md",
+            )
+        )
     empty, dark = not to_classes(raw, values).any(), int(image.max()) < 8
     if empty:
         found.append(Problem("note", mask, "empty mask"))
     if dark:
         found.append(Problem("note" if empty else "error", file, "black image"))
-    thumb = cv2.resize(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), (32, 32), interpolation=cv2.INTER_AREA)
+    return found, {
+        "file": file,
+        "mask": mask,
+        "grey": grey,
+        "empty": empty,
+        "dark": dark,
+        **_sight(image),
+    }
+
+
+def _sight(image: np.ndarray) -> dict:
+    """What tells images apart: a hash of the pixels, a perceptual hash of 64 bits, a thumb of
+    length 1.
+    """
+    thumb = cv2.resize(
+        cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), (32, 32), interpolation=cv2.INTER_AREA
+    )
     thumb = thumb.ravel() - thumb.mean(dtype=np.float32)
-    phash = int(str(imagehash.phash(Image.fromarray(image))), 16)
     thumb /= max(float(np.linalg.norm(thumb)), 1e-6)
-    pixels = hashlib.sha256(np.ascontiguousarray(image)).digest()
-    names = "file mask grey empty dark phash thumb pixels".split()
-    return found, dict(zip(names, (file, mask, grey, empty, dark, phash, thumb, pixels), strict=True))
+    pixels = hashlib.sha256(repr(image.shape).encode() + np.ascontiguousarray(image).data).digest()
+    return {"phash": phash(image), "thumb": thumb, "pixels": pixels}
 
 
-def _duplicates(train: list[dict], test: list[dict]) -> list[Problem]:
-    """Test images that are in the training part too (error) or look like one there (note)."""
-    if not train or not test:
+_COSINES = np.cos(np.pi / 64 * np.outer(np.arange(8), 2 * np.arange(32) + 1))
+
+
+def phash(image: np.ndarray) -> int:
+    """The perceptual hash of an RGB image, 64 bits: which of its 8 x 8 lowest cosines exceed their
+    median.
+
+    The same as imagehash.phash (Buchner), which would need scipy for these few lines.
+    """
+    grey = np.asarray(
+        Image.fromarray(image).convert("L").resize((32, 32), Image.Resampling.LANCZOS)
+    )
+    low = _COSINES @ grey @ _COSINES.T
+    return int.from_bytes(np.packbits(low > np.median(low)).tobytes(), "big")
+
+
+def _alike(facts: list[dict]) -> list[tuple[int, int, float]]:
+    """(i, j, correlation) for each two images i < j that look alike."""
+    if not facts:
         return []
-    hashes, thumbs = np.array([t["phash"] for t in train], np.uint64), np.stack([t["thumb"] for t in train])
-    pixels, found = {t["pixels"]: t["file"] for t in train}, []
-    for fact in test:
-        if (same := pixels.get(fact["pixels"])) and not fact["dark"]:
-            found.append(Problem("error", fact["file"], f"the same image is in the training part: {same}"))
-            continue
-        bits = np.unpackbits((hashes ^ np.uint64(fact["phash"])).view(np.uint8).reshape(-1, 8), axis=1).sum(1)
-        alike = np.where(bits <= HASH_BITS, thumbs @ fact["thumb"], 0)
-        if alike.max() > CORRELATION:
-            file = train[int(alike.argmax())]["file"]
-            found.append(Problem("note", fact["file"], f"looks like a training image (duplicate or video): {file}"))
+    thumbs = np.stack([fact["thumb"] for fact in facts])
+    hashes, found = np.array([fact["phash"] for fact in facts], np.uint64), []
+    for start in range(0, len(facts), 1024):  # in blocks, so that 20 000 images fit in memory
+        correlations = thumbs[start : start + 1024] @ thumbs[start:].T
+        i, j = np.nonzero(np.triu(correlations > CORRELATION, 1))
+        differ = (hashes[i + start] ^ hashes[j + start]).view(np.uint8).reshape(-1, 8)
+        close = np.unpackbits(differ, axis=1).sum(1) <= HASH_BITS
+        i, j = i[close], j[close]
+        found += zip(
+            (i + start).tolist(), (j + start).tolist(), correlations[i, j].tolist(), strict=True
+        )
     return found
 
 
-def cached(source: Source, cache: Path) -> list[Problem]:
-    """`check`, or its result from the cache if no file has changed."""
-    parts = [[p.id for p in pairs] for pairs in (source.train, source.val or [], *source.tests.values())]
-    code = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
-    path = cache / f"check-{fingerprint(source.pairs, source.values, source.problems, parts, code)}.json"
-    if not path.is_file():
-        write_json(path, check(source))
-    return [Problem(*problem) for problem in json.loads(path.read_text(encoding="utf-8"))]
+def _copies(facts: list[dict]) -> list[tuple[int, int]]:
+    """(first, other) for each image that is an exact copy of an earlier one; black images are not
+    compared.
+    """
+    first = {}
+    pairs = [(first.setdefault(f["pixels"], i), i) for i, f in enumerate(facts) if not f["dark"]]
+    return [(i, j) for i, j in pairs if i != j]
 
 
-def require(source: Source, cache: Path) -> None:
-    """Check the dataset; the result is cached.
+def _groups(pairs: list[Pair], facts: dict[Path, dict]) -> list[str]:
+    """The group of each pair: the known one, else near copies of each other, else the image
+    itself.
+    """
+    seen = [i for i, pair in enumerate(pairs) if pair.image in facts]
+    looked = [facts[pairs[i].image] for i in seen]
+    edges, first = [], {}
+    for i, pair in enumerate(pairs):
+        if pair.group:
+            edges.append((first.setdefault(pair.group, i), i))
+    edges += [(seen[i], seen[j]) for i, j in _copies(looked)]
+    if not first:
+        edges += [(seen[i], seen[j]) for i, j, _ in _alike(looked)]
+    roots = connect(len(pairs), edges)
+    names = {root: pairs[root].group or pairs[root].id for root in roots}
+    counts = Counter(names.values())  # joined sets may have an id twice
+    return [names[k] if counts[names[k]] == 1 else f"{names[k]}#{k}" for k in roots]
+
+
+def _too_few(source: Source) -> list[Problem]:
+    """Whether there is something in each part."""
+    fit = source.tests_only or len(source.train) >= (1 if source.val else 2)
+    if not fit or not any(source.tests.values()):
+        text = "too few pairs to train and validate, or none to test on"
+        return [Problem("error", source.name, text)]
+    if not source.val and len({pair.group for pair in source.train}) == 1 < len(source.train):
+        text = "all images of the training part are of one group: validation is drawn from it image by image"
+        return [Problem("note", source.name, text)]
+    return []
+
+
+def _across(source: Source, facts: dict[Path, dict]) -> tuple[list[Problem], dict[str, str]]:
+    """What lies in two parts: exact copies (an error where one is a test image), and near copies (a
+    note).
+    """
+    tests = [pair for pairs in source.tests.values() for pair in pairs]
+    parts = {"training": source.train, "validation": source.val or [], "test": tests}
+    looked = [
+        (part, facts[p.image]) for part, pairs in parts.items() for p in pairs if p.image in facts
+    ]
+    part, facts = [p for p, _ in looked], [fact for _, fact in looked]
+    same = {}  # pixels -> the first image of each part that has them
+    for i, fact in enumerate(facts):
+        if not fact["dark"]:
+            same.setdefault(fact["pixels"], {}).setdefault(part[i], i)
+    problems, copies, told, order = [], {}, set(), list(parts)
+    for i, fact in enumerate(facts):
+        for other, k in same.get(fact["pixels"], {}).items():
+            if order.index(other) > order.index(part[i]):
+                copies[fact["file"]] = facts[k]["file"]
+            elif other != part[i]:
+                severity = "error" if part[i] == "test" else "note"
+                text = f"{COPY} {other} part: {facts[k]['file']}"
+                problems.append(Problem(severity, fact["file"], text))
+                told.add((i, other))
+    # image and other part -> what it resembles most there; parts come in order, so i is in the
+    # earlier
+    best = {}
+    for i, j, correlation in _alike(facts):
+        apart = part[i] != part[j] and (j, part[i]) not in told
+        if apart and correlation > best.get((j, part[i]), (0, 0))[0]:
+            best[j, part[i]] = correlation, i
+    for (j, other), (_, i) in best.items():
+        text = f"looks like a {other} image (duplicate or video): {facts[i]['file']}"
+        problems.append(Problem("note", facts[j]["file"], text))
+    return problems, copies
+
+
+def require(looked: Looked, copies: bool = False) -> None:
+    """Stop at errors; with `copies`, not at those of exact copies, which the caller leaves out.
 
     Raises:
         ValueError: there are errors; lists them by file.
     """
-    if errors := [p for p in cached(source, cache) if p.severity == "error"]:
+    errors = [p for p in looked.problems if p.severity == "error"]
+    errors = [p for p in errors if not (copies and p.text.startswith(COPY))]
+    if errors:
         lines = "\n  ".join(f"{p.file}: {p.text}" for p in errors[:20])
         more = f"\n  and {len(errors) - 20} more" if len(errors) > 20 else ""
-        command = f"python -m unetv2.data.check {source.name} --data DIR"
-        raise ValueError(f"dataset {source.name!r} has {len(errors)} errors:\n  {lines}{more}\nAll of them: {command}")
+        if any(p.text.startswith(COPY) for p in errors):
+            more += "\n  drop_duplicates leaves copies of test images out of the training part"
+        command = f"unetv2 check {looked.source.name} --data DIR"
+        raise ValueError(
+            f"dataset {looked.source.name!r} has {len(errors)} errors:\n  {lines}{more}\nAll of them: {command}"
+        )
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(argv: list[str] | None = None) -> int:
     """The command; returns 1 if there are errors."""
-    parser = argparse.ArgumentParser(prog="python -m unetv2.data.check", description="Check a dataset.")
+    parser = argparse.ArgumentParser(prog="unetv2 check", description="Check a dataset.")
     parser.add_argument("name", help="dataset, or folder:PATH")
     parser.add_argument("--data", help="folder that holds the datasets (or set DATA_DIR)")
-    options = parser.parse_args(arguments)
+    options = parser.parse_args(argv)
     try:
-        source = find(options.name, options.data)
-        problems = cached(source, cache_folder())
+        looked = look(find(options.name, options.data), cache_folder())
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
+    problems, source = looked.problems, looked.source
     for problem in problems:
         print(f"{problem.severity:5}  {problem.file}: {problem.text}")
-    errors, tests = sum(p.severity == "error" for p in problems), {key: len(t) for key, t in source.tests.items()}
+    errors, tests = (
+        sum(p.severity == "error" for p in problems),
+        {key: len(t) for key, t in source.tests.items()},
+    )
     train = len(source.train) + len(source.val or [])
-    print(f"{source.name}: {train} to train, to test {tests}; {errors} errors, {len(problems) - errors} notes")
+    print(
+        f"{source.name}: {train} to train, to test {tests}; {errors} errors, {len(problems) - errors} notes"
+    )
     return int(errors > 0)
 
 

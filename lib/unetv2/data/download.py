@@ -1,7 +1,8 @@
 """Fetching a dataset: python -m unetv2.data.download NAME --data DIR
 
-Every archive is kept beside its `.sha256`: the published checksum, or that of the first download where none is
-published. What is there and agrees is not fetched again; what is cut off is thrown away and fetched anew.
+Every archive is kept beside its `.sha256`: the published checksum, or that of the first download
+where none is published. What is there and agrees is not fetched again; what is cut off is thrown
+away and fetched anew.
 """
 
 import argparse
@@ -26,7 +27,8 @@ def download(name: str, data_dir: str | Path | None = None) -> Path:
     """Fetch and unpack dataset `name` into `data_dir`/`name`, and return that folder.
 
     Raises:
-        ValueError: unknown name, a wrong checksum, an archive that is damaged or has paths outside its folder.
+        ValueError: unknown name, a wrong checksum, an archive that is damaged or has paths outside
+            its folder.
         LookupError: the set has no direct link; the message is the page of instructions.
         OSError: no network, or the folder cannot be written.
     """
@@ -39,12 +41,16 @@ def download(name: str, data_dir: str | Path | None = None) -> Path:
             f"  source   {entry['source']}\n  licence  {entry['licence']}\n  cite     {entry['citation']}"
         )
     for item in entry["urls"]:
-        unpack(fetch(item["url"], root / name / "archives", item["sha256"]), root / name / item.get("unpack", "."))
+        unpack(
+            fetch(item["url"], root / name / "archives", item["sha256"]),
+            root / name / item.get("unpack", "."),
+        )
     return root / name
 
 
 def fetch(url: str, folder: Path, sha256: str | None = None, tries: int = 3) -> Path:
-    """The file at `url` in `folder`, with its checksum agreed; a progress bar shows the way. Partial files are removed.
+    """The file at `url` in `folder`, with its checksum agreed; a progress bar shows the way.
+    Partial files are removed.
 
     Raises:
         ValueError: the checksum is not the published or recorded one.
@@ -59,13 +65,23 @@ def fetch(url: str, folder: Path, sha256: str | None = None, tries: int = 3) -> 
     downloader = pooch.HTTPDownloader(progressbar=True, timeout=60)
     for turn in range(tries):
         try:
-            pooch.retrieve(url, f"sha256:{sha256}" if sha256 else None, path.name, folder, downloader=downloader)
+            pooch.retrieve(
+                url,
+                f"sha256:{sha256}" if sha256 else None,
+                path.name,
+                folder,
+                downloader=downloader,
+            )
             break
         except requests.HTTPError as error:
-            raise OSError(f"cannot fetch {url}: {error}; has it moved? See its source in data/registry.yaml") from None
+            raise OSError(
+                f"cannot fetch {url}: {error}; has it moved? See its source in data/registry.yaml"
+            ) from None
         except requests.RequestException as error:  # refused, or cut off on the way
             if turn == tries - 1:
-                raise OSError(f"cannot fetch {url}: {error}; check the network, then start again") from None
+                raise OSError(
+                    f"cannot fetch {url}: {error}; check the network, then start again"
+                ) from None
         except ValueError as error:  # the wrong checksum; pooch has removed the file
             hint = f"Damaged on the way, or changed at its source (to accept that, delete {record})"
             raise ValueError(f"{url}: {error} {hint}") from None
@@ -86,25 +102,37 @@ def unpack(archive: Path, target: Path) -> None:
                     where = PurePosixPath(member.filename.replace("\\", "/"))
                     outside = where.is_absolute() or ".." in where.parts or ":" in where.parts[0]
                     if outside or stat.S_ISLNK(member.external_attr >> 16):
-                        raise ValueError(f"{archive}: will not unpack {member.filename!r}: points outside {target}")
+                        raise ValueError(
+                            f"{archive}: will not unpack {member.filename!r}: points outside {target}"
+                        )
                 content.extractall(temporary)
         except zipfile.BadZipFile as error:
-            raise ValueError(f"{archive} is damaged: {error}; delete it and its .sha256, and fetch it again") from None
+            raise ValueError(
+                f"{archive} is damaged: {error}; delete it and its .sha256, and fetch it again"
+            ) from None
         shutil.copytree(temporary, target, dirs_exist_ok=True, copy_function=shutil.move)
 
 
 def main(arguments: list[str] | None = None) -> None:
     """The command."""
-    parser = argparse.ArgumentParser(prog="python -m unetv2.data.download", description="Fetch a dataset.")
+    parser = argparse.ArgumentParser(
+        prog="python -m unetv2.data.download", description="Fetch a dataset."
+    )
     parser.add_argument("name", help=", ".join(registry()))
-    parser.add_argument("--data", help="folder for the datasets (or set DATA_DIR; else the repository's data)")
+    parser.add_argument(
+        "--data", help="folder for the datasets (or set DATA_DIR; else the repository's data)"
+    )
     options = parser.parse_args(arguments)
     try:
         folder = download(options.name, options.data)
-        print(f"{options.name}: {len(find(options.name, options.data).pairs)} image and mask pairs in {folder}")
+        print(
+            f"{options.name}: {len(find(options.name, options.data).pairs)} image and mask pairs in {folder}"
+        )
     except (LookupError, ValueError, OSError) as error:
         sys.exit(f"error: {error}")
-    print(f"licence: {registry()[options.name]['licence']}; please cite {registry()[options.name]['citation']}")
+    print(
+        f"licence: {registry()[options.name]['licence']}; please cite {registry()[options.name]['citation']}"
+    )
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Opening image and mask files, of any size and format, as uint8 arrays.
 
-Pillow decodes, since OpenCV returns a half grey picture for a truncated JPEG without an error. Orientation tags (EXIF)
-are ignored beside a mask, because it has none.
+Pillow decodes, since OpenCV returns a half grey picture for a truncated JPEG without an error.
+Orientation tags (EXIF) are ignored beside a mask, because it has none.
 """
 
 import re
@@ -15,7 +15,8 @@ from PIL import Image, ImageOps
 __all__ = ["read_image", "read_mask", "read_raw_mask", "resize", "to_classes"]
 
 
-# Pillow warns of what it reads all the same: very large images, odd tags, transparency; what it cannot read is an error
+# Pillow warns of what it reads all the same: very large images, odd tags, transparency; what it
+# cannot read is an error
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
@@ -30,7 +31,9 @@ def _open(path: Path, upright: bool = False) -> Image.Image:
         image = ImageOps.exif_transpose(image) if upright else image
         image.info["raw"] = raw
     except Image.DecompressionBombError:
-        raise ValueError(f"cannot read {path}: it has more than 179 megapixels; shrink it") from None
+        raise ValueError(
+            f"cannot read {path}: it has more than 179 megapixels; shrink it"
+        ) from None
     except (OSError, SyntaxError, ValueError) as error:  # all may come of broken files
         empty = path.is_file() and not path.stat().st_size
         reason = "the file is empty" if empty else getattr(error, "strerror", None) or error
@@ -39,17 +42,22 @@ def _open(path: Path, upright: bool = False) -> Image.Image:
 
 
 def read_image(path: Path, upright: bool = False) -> np.ndarray:
-    """uint8 (h, w, 3) RGB; grey of more than 8 bits, and RGB of 16, are stretched to the file's own range.
+    """uint8 (h, w, 3) RGB; grey of more than 8 bits, and RGB of 16, are stretched to the file's own
+    range.
 
     With `upright` turned as the file's orientation tag says, as viewers show it.
 
     Raises:
-        ValueError: the file is broken, truncated, empty, not an image, holds NaN or infinite values, or has more pixels
-            than Pillow takes (179 million).
+        ValueError: the file is broken, truncated, empty, not an image, holds NaN or infinite
+            values, or has more pixels than Pillow takes (179 million).
     """
     image = _open(path, upright)
     if re.search(r"(RGB|LA)\w?;16", image.info["raw"]):  # of these Pillow keeps the upper 8 bits
-        how = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH | (0 if upright else cv2.IMREAD_IGNORE_ORIENTATION)
+        how = (
+            cv2.IMREAD_COLOR
+            | cv2.IMREAD_ANYDEPTH
+            | (0 if upright else cv2.IMREAD_IGNORE_ORIENTATION)
+        )
         values = cv2.imread(str(path), how)
         if values is None:
             raise ValueError(f"cannot read the 16 bits of {path}; save it as a plain PNG")
@@ -64,7 +72,8 @@ def read_image(path: Path, upright: bool = False) -> np.ndarray:
 
 
 def read_raw_mask(path: Path) -> np.ndarray:
-    """(h, w) mask values as they are in the file; colours become grey, a colour palette's indices stay indices.
+    """(h, w) mask values as they are in the file; colours become grey, a colour palette's indices
+    stay indices.
 
     `path` may be a folder of masks, one per object: their maximum.
     """
@@ -80,7 +89,8 @@ def read_raw_mask(path: Path) -> np.ndarray:
 def to_classes(raw: np.ndarray, values: tuple[int, ...] | None) -> np.ndarray:
     """uint8 class ids from mask values: k + 1 where `raw == values[k]`; binary if None.
 
-    Binary: above 127, as the field reads Kvasir's JPEG masks with their grey borders; above 0 where no value exceeds 1.
+    Binary: above 127, as the field reads Kvasir's JPEG masks with their grey borders; above 0 where
+    no value exceeds 1.
     """
     if values is None:
         return (raw > (127 if raw.max() > 1 else 0)).astype(np.uint8)
@@ -93,6 +103,18 @@ def read_mask(path: Path, values: tuple[int, ...] | None = None) -> np.ndarray:
 
 
 def resize(image: np.ndarray, size: int, mask: bool = False) -> np.ndarray:
-    """To (size, size): images by area when shrinking and bilinear when growing, masks by the nearest pixel centre."""
-    how = cv2.INTER_NEAREST_EXACT if mask else cv2.INTER_AREA if min(image.shape[:2]) > size else cv2.INTER_LINEAR
-    return image if image.shape[:2] == (size, size) else cv2.resize(image, (size, size), interpolation=how)
+    """To (size, size): images by area when shrinking and bilinear when growing, masks by the
+    nearest pixel centre.
+    """
+    how = (
+        cv2.INTER_NEAREST_EXACT
+        if mask
+        else cv2.INTER_AREA
+        if min(image.shape[:2]) > size
+        else cv2.INTER_LINEAR
+    )
+    return (
+        image
+        if image.shape[:2] == (size, size)
+        else cv2.resize(image, (size, size), interpolation=how)
+    )

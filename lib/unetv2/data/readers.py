@@ -1,11 +1,12 @@
-"""Where the pairs of a dataset lie: the registry, the layouts on disk, `folder:PATH`, and the splits.
+"""Where the pairs of a dataset lie: the registry, the layouts on disk, `folder:PATH`, and the
+splits.
 
 `find` reads file names only, never pixels; `images.py` opens the files.
 """
 
 import os
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -15,11 +16,24 @@ import yaml
 
 from ..common.errors import unknown
 
-__all__ = ["HERE", "SYNTHETIC", "Pair", "Source", "data_root", "draw", "find", "may_publish", "names", "registry"]
+__all__ = [
+    "HERE",
+    "SYNTHETIC",
+    "Pair",
+    "Source",
+    "data_root",
+    "draw",
+    "find",
+    "may_publish",
+    "names",
+    "registry",
+]
 
 HERE = Path(__file__).parent
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".gif", ".webp", ".ppm", ".pgm"}
-MASK_ENDING = re.compile(r"[-_ ](mask|masks|segmentation|seg|gt|groundtruth|label|labels)$", re.IGNORECASE)
+MASK_ENDING = re.compile(
+    r"[-_ ](mask|masks|segmentation|seg|gt|groundtruth|label|labels)$", re.IGNORECASE
+)
 SYNTHETIC = {"synthetic": "lesion", "synthetic-polyp": "polyp"}
 Problems = list[tuple[str, str]]  # (file or folder, what is wrong)
 
@@ -28,6 +42,11 @@ class Pair(NamedTuple):
     id: str
     image: Path
     mask: Path  # a file, or a folder of masks to be united
+    group: str = ""  # patient, video, slide; empty: not known
+
+    @property
+    def files(self) -> tuple[Path, Path]:
+        return self.image, self.mask
 
 
 @dataclass
@@ -42,10 +61,16 @@ class Source:
     tests: dict[str, list[Pair]]
     problems: Problems = field(default_factory=list)
     tiles: bool = False  # few large images, cut into tiles instead of resized
+    test_share: float = 0.0  # of `train`, still to be drawn by group as the test part
+    tests_only: bool = False  # nothing here is trained on
 
     @property
     def pairs(self) -> list[Pair]:
-        return [*self.train, *(self.val or []), *(pair for pairs in self.tests.values() for pair in pairs)]
+        return [
+            *self.train,
+            *(self.val or []),
+            *(pair for pairs in self.tests.values() for pair in pairs),
+        ]
 
 
 @cache
@@ -60,7 +85,9 @@ def names() -> list[str]:
 
 
 def may_publish(name: str) -> bool:
-    """Whether pictures made from the images of dataset `name` may be shown to others; never for a user's own folder."""
+    """Whether pictures made from the images of dataset `name` may be shown to others; never for a
+    user's own folder.
+    """
     kind = name.partition(":")[0]
     return kind in SYNTHETIC or registry().get(kind, {}).get("may_publish", False)
 
@@ -70,31 +97,47 @@ def data_root(data_dir: str | Path | None) -> Path:
     return Path(data_dir or os.environ.get("DATA_DIR") or (HERE / "registry.yaml").resolve().parent)
 
 
-def find(name: str, data_dir: str | Path | None = None) -> Source:
-    """The pairs of dataset `name` under `data_dir`, split.
+def find(name: str, data_dir: str | Path | None = None, *, tests_only: bool = False) -> Source:
+    """The pairs of dataset `name` under `data_dir`, split; `unetv2.data.check.look` fills in what
+    pixels tell.
+
+    With `tests_only` a folder is a test part, all of it, and of the registry's sets the test parts
+    are left.
 
     Raises:
-        ValueError: unknown name, or a set that is a test set only.
+        ValueError: unknown name, or a set that is a test set only and not asked for as one.
         FileNotFoundError: nothing there; says where it looked and how to get the data.
     """
     if name.startswith("folder:"):
-        return _folder(Path(name.removeprefix("folder:")).expanduser(), name)
+        source = _folder(Path(name.removeprefix("folder:")).expanduser(), name)
+    else:
+        source = _registered(name, data_root(data_dir), tests_only)
+    if tests_only:
+        tests = {"test": source.pairs} if name.startswith("folder:") else source.tests
+        source = replace(source, train=[], val=None, tests=tests, test_share=0.0, tests_only=True)
+    return source
+
+
+def _registered(name: str, root: Path, tests_only: bool) -> Source:
     if name not in registry():
         raise unknown("dataset", name, [*names(), "folder:PATH"])
-    entry, root = registry()[name], data_root(data_dir)
-    if entry["split"] == "test-only":
+    entry = registry()[name]
+    if entry["split"] == "test-only" and not tests_only:
         raise ValueError(
             f"dataset {name!r} is a test set ({entry['title']}) and cannot be trained on: train on 'pranet', "
             f"and its scores on {name!r} come with it where the files are present"
         )
-    source = Source(name, tuple(entry["classes"]), None, [], None, {}, tiles=entry.get("tiles", False))
-    for part in entry["split"].get("join", [name]):
+    source = Source(
+        name, tuple(entry["classes"]), None, [], None, {}, tiles=entry.get("tiles", False)
+    )
+    joined = entry["split"]["join"] if "join" in entry["split"] else [name]
+    for part in joined:
         try:
             pairs, problems = _scan(part, root)
         except FileNotFoundError:
-            if registry()[part]["split"] == "test-only":
-                continue
-            raise
+            if registry()[part]["split"] != "test-only" or part == name:
+                raise
+            continue
         train, source.tests[part] = _split(pairs, registry()[part]["split"])
         source.train += train
         source.problems += problems
@@ -112,10 +155,19 @@ def _scan(name: str, root: Path) -> tuple[list[Pair], Problems]:
             problems = [problem for _, wrong in matched for problem in wrong]
             if pairs or problems:
                 if len(pairs) < entry["pairs"]:
-                    problems.append((str(base), f"incomplete: {len(pairs)} of {entry['pairs']} image and mask pairs"))
+                    problems.append(
+                        (
+                            str(base),
+                            f"incomplete: {len(pairs)} of {entry['pairs']} image and mask pairs",
+                        )
+                    )
                 return sorted(pairs), problems
     places = "\n  ".join(dict.fromkeys(searched))
-    how = f"python -m unetv2.data.download {name} --data {root}" if entry["urls"] else " ".join(entry["manual"].split())
+    how = (
+        f"unetv2 download {name} --data {root}"
+        if entry["urls"]
+        else " ".join(entry["manual"].split())
+    )
     raise FileNotFoundError(
         f"dataset {name!r} was not found. Searched:\n  {places}\nGet it: {how}\n"
         "or point data_dir (--data, DATA_DIR) at the folder that holds it; see data/README.md"
@@ -123,16 +175,28 @@ def _scan(name: str, root: Path) -> tuple[list[Pair], Problems]:
 
 
 def _match(base: Path, images: str, mask: str) -> tuple[list[Pair], Problems]:
-    """Pairs of the glob `images` with the template `mask`; where each image has a folder, that folder is its id."""
+    """Pairs of the glob `images` with the template `mask`; where each image has a folder, that
+    folder is its id.
+    """
     by_folder = images.startswith("*/")
-    there = {path.relative_to(base).parts[0] if by_folder else path.stem: path for path in base.glob(images)}
+    there = {
+        path.relative_to(base).parts[0] if by_folder else path.stem: path
+        for path in base.glob(images)
+    }
     template = re.compile(re.escape(mask).replace(r"\{id\}", "(.+)"))
     found = base.glob(mask.replace("{id}", "*"))
     masks = {template.fullmatch(path.relative_to(base).as_posix())[1]: path for path in found}
-    # a bundle's folder holds several datasets: a mask is an orphan only where no image at all has its name
-    images_there = there if by_folder else {path.stem for path in base.glob(f"{Path(images).parent.as_posix()}/*")}
+    # a bundle's folder holds several datasets: a mask is an orphan only where no image at all has
+    # its name
+    images_there = (
+        there
+        if by_folder
+        else {path.stem for path in base.glob(f"{Path(images).parent.as_posix()}/*")}
+    )
     problems = [(str(there[id]), "image without a mask") for id in there if id not in masks]
-    problems += [(str(masks[id]), "mask without an image") for id in masks if id not in images_there]
+    problems += [
+        (str(masks[id]), "mask without an image") for id in masks if id not in images_there
+    ]
     return [Pair(id, path, masks[id]) for id, path in there.items() if id in masks], problems
 
 
@@ -147,15 +211,24 @@ def _split(pairs: list[Pair], rule: dict | str) -> tuple[list[Pair], list[Pair]]
 
 
 def draw(items: list, fraction: float, seed: int) -> tuple[list, list]:
-    """(rest, drawn): a share of `items`, at least one, drawn at random; both keep the order of `items`."""
-    drawn = set(np.random.default_rng(seed).permutation(len(items))[: max(1, round(fraction * len(items)))].tolist())
-    return [x for i, x in enumerate(items) if i not in drawn], [x for i, x in enumerate(items) if i in drawn]
+    """(rest, drawn): a share of `items`, at least one, drawn at random; both keep the order of
+    `items`.
+    """
+    drawn = set(
+        np.random.default_rng(seed)
+        .permutation(len(items))[: max(1, round(fraction * len(items)))]
+        .tolist()
+    )
+    return [x for i, x in enumerate(items) if i not in drawn], [
+        x for i, x in enumerate(items) if i in drawn
+    ]
 
 
 def _folder(path: Path, name: str) -> Source:
     """A user's own data: PATH/{images,masks}, or the same below PATH/train, PATH/val and PATH/test.
 
-    Without a test folder 20 % of the pairs are drawn as test. PATH/dataset.yaml may hold `classes: {name: mask value}`.
+    Without a test folder 20 % of the pairs are to be drawn as test. PATH/dataset.yaml may hold
+    `classes: {name: mask value}`.
     """
     if not path.is_dir():
         raise FileNotFoundError(f"{name}: no such folder: {path.absolute()}")
@@ -171,9 +244,17 @@ def _folder(path: Path, name: str) -> Source:
             f"{path / 'train'} (and val, test), with equal file stems; see data/README.md"
         )
     train, test = parts.get(".", []) + parts.get("train", []), parts.get("test")
-    if test is None:
-        train, test = draw(train, 0.2, 0)
-    return Source(name, classes, values, train, parts.get("val"), {"test": test}, problems)
+    share = 0.2 if test is None else 0.0
+    return Source(
+        name,
+        classes,
+        values,
+        train,
+        parts.get("val"),
+        {"test": test or []},
+        problems,
+        test_share=share,
+    )
 
 
 def _classes(path: Path) -> tuple[tuple[str, ...], tuple[int, ...] | None]:
@@ -182,7 +263,11 @@ def _classes(path: Path) -> tuple[tuple[str, ...], tuple[int, ...] | None]:
     content = yaml.safe_load(path.read_text(encoding="utf-8"))
     classes = content.get("classes") if isinstance(content, dict) else None
     values = tuple(classes.values()) if isinstance(classes, dict) else ()
-    if not values or len(set(values)) < len(values) or not all(isinstance(v, int) and 0 < v < 256 for v in values):
+    if (
+        not values
+        or len(set(values)) < len(values)
+        or not all(isinstance(v, int) and 0 < v < 256 for v in values)
+    ):
         raise ValueError(
             f"{path}: expected `classes: {{name: mask value}}` with different whole numbers from 1 to 255 "
             f"(0 is background), got {content!r}"
@@ -191,17 +276,29 @@ def _classes(path: Path) -> tuple[tuple[str, ...], tuple[int, ...] | None]:
 
 
 def _by_stem(folder: Path) -> tuple[list[Pair], Problems]:
-    """Pairs of folder/images and folder/masks; a mask's stem may end in `_mask`, `_segmentation` and the like."""
+    """Pairs of folder/images and folder/masks; a mask's stem may end in `_mask`, `_segmentation`
+    and the like.
+    """
     found, problems = {"images": {}, "masks": {}}, []
     for sub, files in found.items():
         for path in sorted((folder / sub).glob("[!.]*")):
             if path.suffix.lower() in SUFFIXES:
-                stem = MASK_ENDING.sub("", path.stem) if path.stem not in found["images"] else path.stem
+                stem = (
+                    MASK_ENDING.sub("", path.stem)
+                    if path.stem not in found["images"]
+                    else path.stem
+                )
                 stem = path.stem if sub == "images" else stem
                 if stem in files:
                     problems.append((str(path), f"a second file for {stem!r} in {sub}"))
                 files.setdefault(stem, path)
     images, masks = found["images"], found["masks"]
-    problems += [(str(path), "image without a mask") for stem, path in images.items() if stem not in masks]
-    problems += [(str(path), "mask without an image") for stem, path in masks.items() if stem not in images]
-    return [Pair(stem, path, masks[stem]) for stem, path in images.items() if stem in masks], problems
+    problems += [
+        (str(path), "image without a mask") for stem, path in images.items() if stem not in masks
+    ]
+    problems += [
+        (str(path), "mask without an image") for stem, path in masks.items() if stem not in images
+    ]
+    return [
+        Pair(stem, path, masks[stem]) for stem, path in images.items() if stem in masks
+    ], problems
