@@ -66,12 +66,13 @@ def others(params: RunParams, seg: "SegData") -> dict[str, tuple[dict[str, "Spli
     Call it before a training too, so that a dataset that is not there is an error at once.
 
     Raises:
-        FileNotFoundError, ValueError: as `data.load_tests`.
+        FileNotFoundError, ValueError: as `score.outside`.
     """
-    from .. import data
+    from .score import outside
 
     place = params.data_dir, params.image_size
-    return {name: data.load_tests(name, *place, exclude=seg) for name in params.also_test}
+    classes = len(seg.classes)
+    return {name: outside(name, *place, classes, seg) for name in params.also_test}
 
 
 def build(
@@ -98,9 +99,7 @@ def build(
 
     best = max(history, key=lambda row: row["val_dice"])
     shown = params.model_dump(exclude=set(PLACES), exclude_defaults=True)
-    classes = len(seg.classes)
-    tables = {test: table for test, table in per_image.groupby("test", sort=False)}
-    tests = {test: _block(tables[test], summary[test], classes) for test in seg.tests}
+    tests = _tests(per_image, summary, len(seg.classes))
     return {
         "identity": identity(params, seg.fingerprint),
         "fingerprint": seg.fingerprint,
@@ -125,6 +124,11 @@ def _digits(value: float) -> float:
     return value if isinstance(value, int) else float(f"{value:.6g}")
 
 
+def _tests(per_image: "pd.DataFrame", summary: Mapping[str, Any], classes: int) -> dict[str, Any]:
+    tables = per_image.groupby("test", sort=False)
+    return {test: _block(table, summary[test], classes) for test, table in tables}
+
+
 def _block(table: "pd.DataFrame", summary: Mapping[str, Any], classes: int) -> dict[str, Any]:
     from .score import count_columns
 
@@ -147,7 +151,7 @@ def _block(table: "pd.DataFrame", summary: Mapping[str, Any], classes: int) -> d
 
 def _studies(model, seg, params: RunParams, tests: Mapping[str, Any], device) -> dict[str, Any]:
     from . import studies
-    from .score import score_split
+    from .score import score_tests
 
     size, classes = params.batch_size, len(seg.classes)
     found = studies.measure(model, seg, size, device) if params.studies else {}
@@ -155,10 +159,7 @@ def _studies(model, seg, params: RunParams, tests: Mapping[str, Any], device) ->
         whole = np.array(tests[test]["net"])[:, :2]  # differences are small numbers: half the bytes
         found["heads"]["tests"][test] = (np.array(of) - whole).tolist()
     for name, (splits, excluded) in others(params, seg).items():
-        blocks = {}
-        for test, split in splits.items():
-            scored = score_split(model, split, classes, size, device)
-            blocks[test] = _block(*scored, classes)
+        blocks = _tests(*score_tests(model, splits, classes, size, device), classes)
         found.setdefault("others", {})[name] = {"excluded": excluded, "tests": blocks}
     return found
 

@@ -13,7 +13,15 @@ if TYPE_CHECKING:
 
     from ..data import SegData, Split
 
-__all__ = ["confusion", "count_columns", "print_summary", "score", "score_split", "test_dice"]
+__all__ = [
+    "confusion",
+    "count_columns",
+    "outside",
+    "print_summary",
+    "score",
+    "score_tests",
+    "test_dice",
+]
 
 
 def confusion(logits: np.ndarray, truth: np.ndarray, classes: int) -> np.ndarray:
@@ -65,18 +73,25 @@ def score(
     Raises:
         ValueError: the model has another number of classes than `seg`.
     """
+    return score_tests(model, seg.tests, len(seg.classes), batch_size, device)
+
+
+def score_tests(
+    model: nn.Module, tests: dict[str, "Split"], classes: int, batch_size: int = 16, device=None
+) -> tuple["pd.DataFrame", dict]:
+    """`score` on these splits of so many foreground classes."""
     import pandas as pd
 
     tables, summary = [], {}
-    for test, split in seg.tests.items():
-        table, summary[test] = score_split(model, split, len(seg.classes), batch_size, device)
+    for test, split in tests.items():
+        table, summary[test] = _score_split(model, split, classes, batch_size, device)
         table.insert(0, "test", test)
         tables.append(table)
     return pd.concat(tables, ignore_index=True), summary
 
 
-def score_split(
-    model: nn.Module, split: "Split", classes: int, batch_size: int = 16, device=None
+def _score_split(
+    model: nn.Module, split: "Split", classes: int, batch_size: int, device
 ) -> tuple["pd.DataFrame", dict]:
     """The part of `score` that is one split's: a table without `test`, and `{protocol: ...}`."""
     import pandas as pd
@@ -111,6 +126,35 @@ def score_split(
         "pranet": {**soft, "dice_max": best[0], "iou_max": best[1]},
         "own": {**own, "boundary_f": mean["boundary_f"]},
     }
+
+
+def outside(
+    name: str, data_dir: str | None, image_size: int, classes: int, seg: "SegData | None" = None
+) -> tuple[dict[str, "Split"], int]:
+    """The tests of another dataset, whole, and how many of its images were left out.
+
+    Args:
+        classes: of the run, foreground.
+        seg: the data of the run's training; images of its training and validation parts are left
+            out. None: none are.
+
+    Raises:
+        ValueError: another number of classes, or nothing is left; as `data.load_tests`.
+        FileNotFoundError: the dataset is not there.
+    """
+    from ..data.dataset import load_tests
+    from ..data.readers import SYNTHETIC, find
+
+    synthetic = name.partition(":")[0] in SYNTHETIC
+    found = 1 if synthetic else len(find(name, data_dir, tests_only=True).classes)
+    if found != classes:
+        raise ValueError(f"{name} has {found} foreground classes, and the run has {classes}")
+    splits, excluded = load_tests(name, data_dir, image_size, exclude=seg)
+    splits = {test: split for test, split in splits.items() if len(split)}
+    if not splits:
+        reason = f"all {excluded} images are in the training or validation part of this run"
+        raise ValueError(f"nothing of {name} is left to score: {reason}")
+    return splits, excluded
 
 
 def _dice_iou(counts: np.ndarray) -> tuple[float, float]:

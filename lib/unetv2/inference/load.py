@@ -11,7 +11,7 @@ from torch import nn
 from ..common import env
 from ..common.params import RunParams
 
-__all__ = ["find_run", "load_run", "load_weights"]
+__all__ = ["find_run", "load_run", "load_weights", "logit_channels"]
 
 
 def find_run(run: str | Path) -> Path:
@@ -55,7 +55,7 @@ def load_run(run_dir: str | Path) -> tuple[nn.Module, RunParams]:
         raise FileNotFoundError(
             f"{folder} holds no trained run (params.json and model.safetensors)"
         )
-    classes = _classes(path)
+    classes = logit_channels(path)
     try:
         params = RunParams.make(json.loads(source.read_text(encoding="utf-8")))
         model = _create(params, classes)
@@ -74,8 +74,8 @@ def _create(params: RunParams, classes: int) -> nn.Module:
     return networks.for_run(params, classes=classes)
 
 
-def _classes(path: Path) -> int:
-    """The number of logit channels that the weights file names."""
+def logit_channels(path: Path) -> int:
+    """How many logit channels the model of a weights file has; ValueError: it is damaged."""
     try:
         with safe_open(path, "pt") as file:
             return int(file.metadata()["classes"])
