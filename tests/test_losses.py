@@ -95,8 +95,13 @@ def test_released_isic_by_hand():
 def test_heads_without_a_loss_may_be_infinite():
     """In fp16 a head that nothing trains may overflow: it must not turn the loss into nan."""
     mask = torch.zeros(1, 1, 8, 8)
-    maps = [torch.zeros(1, 1, 8, 8), torch.zeros(1, 1, 4, 4), torch.full((1, 1, 2, 2), math.inf)]
-    assert math.isfinite(losses.make("released", 1)(maps, mask).item())
+    values = {8: 0.0, 4: 0.0, 2: math.inf, 1: math.nan}
+    maps = [torch.full((1, 1, s, s), v, requires_grad=True) for s, v in values.items()]
+    loss = losses.make("released", 1)(maps, mask)
+    loss.backward()
+    assert math.isfinite(loss.item())
+    assert [m.grad.abs().sum().item() > 0 for m in maps] == [True, True, False, False]
+    assert all(m.grad.isfinite().all() for m in maps)  # 0, and not None: other processes wait for it
 
 
 def test_half_precision_logits_are_computed_in_float32():

@@ -182,10 +182,29 @@ def make(name: str, classes: int) -> Callable[[Tensor | Sequence[Tensor], Tensor
     def loss(outputs: Tensor | Sequence[Tensor], mask: Tensor) -> Tensor:
         maps = [outputs] if isinstance(outputs, Tensor) else list(outputs)
         if structure:
-            return sum(one(m, mask) for m in maps[:2])
+            first, *rest = maps
+            return sum(one(m, mask) for m in (_beside(first, rest[1:]), *rest[:1]))
         if name.startswith("unetpp"):
             return sum(one(m, mask) for m in maps)
         halved = [0.5**i / (2 - 0.5 ** (len(maps) - 1)) for i in range(len(maps))]
         return sum(w * one(m, mask) for w, m in zip(halved, maps, strict=True))
 
     return loss
+
+
+def _beside(first: Tensor, rest: Sequence[Tensor]) -> Tensor:
+    """`first`; in backward `rest` get a gradient of 0: several processes wait for every head's."""
+    return _Beside.apply(first, *rest) if rest else first
+
+
+class _Beside(torch.autograd.Function):
+    """No product with 0, which would be nan for a head that overflowed in fp16."""
+
+    @staticmethod
+    def forward(ctx, first: Tensor, *rest: Tensor) -> Tensor:
+        ctx.rest = [(x.shape, x.dtype) for x in rest]
+        return first.view_as(first)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor):
+        return gradient, *(gradient.new_zeros(shape, dtype=dtype) for shape, dtype in ctx.rest)
