@@ -63,4 +63,5 @@ if [ "$mode" = test ]; then
     exec "$PYTHON" -m pytest -n auto --dist loadgroup "$@"
 fi
 if [ "$mode" = lab ]; then exec "$PYTHON" -m jupyterlab "$ROOT/notebooks" "$@"; fi
+export PYTHONPATH="$PYTHONPATH:$PWD" # a reader's own skip, thin+my_module:MySkip, may lie here
 exec "$PYTHON" "$ROOT/workflow/door.py" "$@"

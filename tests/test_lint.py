@@ -79,8 +79,11 @@ def test_parameters_are_annotated_literals_with_a_comment_and_checked(path):
 def test_parameters_are_those_of_its_class(path):
     import plan
 
+    about = json.loads(path.read_text(encoding="utf-8"))["metadata"]["unetv2"]
+    assert about["role"] in plan.ROLES
+    assert ("models" in about) == ("after" in about["role"])
     names = [line.split(":")[0] for line in code_of(path)[1]["source"].splitlines()]
-    params = plan.KINDS.get(path.stem[:2], plan.KINDS[path.stem[0]])[0]
+    params = plan.params_of(about)
     assert set(names) <= set(params.model_fields)
     assert re.search(r"P = (\w+)\.", code_of(path)[2]["source"])[1] == params.__name__
 
@@ -121,7 +124,7 @@ def test_source_is_stripped_and_of_no_machine(path):
     for cell in code_of(path):
         assert not cell["outputs"] and cell["execution_count"] is None, "strip it: nbstripout FILE"
         assert set(cell["metadata"]) <= {"tags"}
-    assert set(notebook["metadata"]) <= {"kernelspec", "language_info"}
+    assert set(notebook["metadata"]) <= {"kernelspec", "language_info", "unetv2"}
     assert notebook["metadata"]["kernelspec"]["name"] == "python3"
     assert not re.search(r"/home/|/Users/|/root/|/work/|[A-Z]:\\\\", text)
 

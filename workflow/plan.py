@@ -1,46 +1,49 @@
-"""What a config means: its notebooks, their parameters, the folders they write to and what each has to wait for.
+"""What a config means: its notebooks, their parameters, the folders they write to, and the order.
 
-The first digit of a notebook's number says how it takes part:
+A notebook says in its metadata how it takes part, `"unetv2": {"role", "params", "models"}`:
 
-    0, 2  a lesson, once                  4  once, after all of 3 (42: at once, it needs no run)
-    1     once for each dataset           5  once for each dataset, after its runs of 3
-    3     once for each dataset, model and seed; `metrics.json` in the run folder marks the end
+    role    lesson          once
+            dataset         once for each dataset
+            run             once for each dataset, model and seed: a training
+            after           once, after the runs of its models
+            dataset-after   once for each dataset, after its runs; needs their weights
+    params  the class of its parameters: RunParams, or one of unetv2.teaching.params
+    models  of the config it is about: "models", or "family" (a config without one leaves it out)
 
-40 and 50 compare the config's `models`, 43 its `family` (UNet++'s own); a config without a family has no 43.
-
-What repeats an instance that is done: other parameters, other code in its notebook, or other code in the library, where
-comments, docstrings and layout do not count. For 3, which may have taken days on a GPU, prose in the notebook and parts
-of the library that cannot change what a training computes do not count either.
+A **run** is done when its folder holds metrics.json and its identity (unetv2.training.identity),
+whatever was edited since, or when a committed record has that identity. Its notebook is executed
+again when the notebook's code changed, and trains nothing. The others are repeated when their
+parameters changed, the runs they read, their notebook's text, or the library's code, where
+comments, docstrings and layout do not count.
 """
 
 import ast
 import hashlib
 import json
-from functools import cache
+from collections.abc import Iterable
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Annotated, Any
 
+import step
 import yaml
 from pydantic import Field
 
-from unetv2 import params
-from unetv2.params import Params, RunParams, slug
+from unetv2.common.errors import unknown
+from unetv2.common.params import Params, RunParams, file_name, slug
+from unetv2.training.identity import TRAINING_VERSION, identity
 
-__all__ = ["ROOT", "Config", "Step", "steps"]
+__all__ = ["ROLES", "ROOT", "Config", "Run", "Step", "params_of", "runs_of", "steps_of"]
 
 ROOT = Path(__file__).resolve().parents[1]
-KINDS = {  # number, or its first digit: class of the parameters, folder of an instance below the step's own
-    "0": (params.StartParams, ""),
-    "1": (params.DataParams, "/{dataset}"),
-    "2": (params.LessonParams, ""),
-    "3": (params.RunParams, "/{dataset}/{model}/s{seed}"),
-    "4": (params.CompareParams, ""),
-    "42": (params.EfficiencyParams, ""),
-    "43": (params.StudyParams, ""),
-    "5": (params.FigureParams, "/{dataset}"),
+ROLES = {  # role: the folder of an instance, below the step's own
+    "lesson": "",
+    "dataset": "/{dataset}",
+    "run": "/{dataset}/{model}/s{seed}",
+    "after": "",
+    "dataset-after": "/{dataset}",
 }
-# modules that change no training
-NOT_TRAINING = {"diagrams", "efficiency", "env", "errors", "export", "files", "params", "plots", "predict", "stats"}
+RECORDS = ROOT / "outputs" / "results" / "records"
 Text = Annotated[str, Field(min_length=1)]
 
 
@@ -50,12 +53,16 @@ class Config(Params):
     datasets: list[Text] = Field(min_length=1)
     models: list[Text] = Field(min_length=1)
     seeds: list[Annotated[int, Field(ge=0)]] = Field(min_length=1)
-    jobs: Annotated[int, Field(ge=1)] | None = Field(None, description="notebooks at a time; null: one per CPU core")
-    run: dict[str, Any] = Field(default_factory=dict, description="fields of RunParams, for all runs")
-    family: list[Text] = Field(default_factory=list, description="models of the UNet++ study, trained for 43")
-    family_run: dict[str, Any] = Field(default_factory=dict, description="fields of RunParams, for the family's runs")
-    per_dataset: dict[str, dict[str, Any]] = Field(default_factory=dict, description="the same, for one dataset")
-    notebooks: dict[str, dict[str, Any]] = Field(default_factory=dict, description="fields by notebook number, '20'")
+    jobs: Annotated[int, Field(ge=1)] | None = Field(None, description="notebooks at a time")
+    run: dict[str, Any] = Field(default_factory=dict, description="fields of RunParams")
+    family: list[Text] = Field(default_factory=list, description="models of the UNet++ study")
+    family_run: dict[str, Any] = Field(default_factory=dict, description="RunParams, the family's")
+    per_dataset: dict[str, dict[str, Any]] = Field(
+        default_factory=dict, description="one dataset's"
+    )
+    notebooks: dict[str, dict[str, Any]] = Field(
+        default_factory=dict, description="by number, '20'"
+    )
 
     @classmethod
     def read(cls, path: Path) -> dict[str, Any]:
@@ -68,71 +75,154 @@ class Config(Params):
             raise ValueError(f"{path} must hold lines 'name: value'")
         return values
 
-    def run_params(self, dataset: str, model: str, seed: int) -> RunParams:
-        """The parameters of one run; ValueError where the config gives what RunParams does not have."""
-        own = {"dataset": dataset, "model": model, "seed": seed}
-        family = self.family_run if model in self.family else {}
-        return RunParams.make(self.run | self.per_dataset.get(dataset, {}) | family | own)
+    @property
+    def every(self) -> list[str]:
+        """All models that are trained, the family's last."""
+        return [*dict.fromkeys([*self.models, *self.family])]
+
+    def run_params(self, dataset: str, model: str, seed: int, **place: str) -> RunParams:
+        """The parameters of one run; ValueError where the config gives what RunParams has not."""
+        values = self.run | self.per_dataset.get(dataset, {})
+        values |= self.family_run if model in self.family else {}
+        return RunParams.make(values | {"dataset": dataset, "model": model, "seed": seed} | place)
+
+
+def shown(path: Path) -> str:
+    """`path` as parameters name it: from the repository's root, where it lies in it."""
+    return str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path)
+
+
+class Run:
+    """One run of a config, whose results lie below `base`: what it is, and whether it is done."""
+
+    def __init__(self, config: Config, dataset: str, model: str, seed: int, base: Path):
+        self.dataset, self.model, self.seed = dataset, model, seed
+        self.wildcards = {"dataset": slug(dataset), "model": file_name(model), "seed": seed}
+        self.folder = "runs" + ROLES["run"].format(**self.wildcards)
+        self.path = base / self.folder
+        self.params = config.run_params(dataset, model, seed, output_dir=shown(self.path))
+
+    @cached_property
+    def fingerprint(self) -> str | None:
+        """Of the data; where they are absent that of the finished run in the folder, or None."""
+        try:
+            return fingerprint(self.params)
+        except FileNotFoundError:
+            file = self.path / "identity.json"
+            if not file.is_file() or not (self.path / "metrics.json").is_file():
+                return None
+            return json.loads(file.read_text(encoding="utf-8")).get("fingerprint")
+
+    @cached_property
+    def record(self) -> Path | None:
+        """The committed record that answers this run, if there is one."""
+        if not (RECORDS / self.wildcards["dataset"] / self.wildcards["model"]).is_dir():
+            return None
+        from unetv2.evaluation import record
+
+        return record.committed(self.params, self.fingerprint)
+
+    @cached_property
+    def identity(self) -> str | None:
+        """Where the data are absent the committed record's; None where that is absent too."""
+        if self.fingerprint:
+            return identity(self.params, self.fingerprint)
+        return self.record and self.record.name.removesuffix(".json.gz").rpartition("-")[2]
+
+    @property
+    def finished(self) -> bool:
+        """Whether its own folder holds this run from beginning to end."""
+        there = (self.path / "metrics.json").is_file() and step.identity_of(self.path)
+        return bool(there) and there == self.identity
+
+    @property
+    def superseded(self) -> bool:
+        """Whether its folder holds a run of another identity."""
+        return self.identity is not None and step.of_another(self.path, self.identity)
+
+
+def fingerprint(params: RunParams) -> str:
+    """That of the data of a run; FileNotFoundError where they are absent."""
+    place = (params.dataset, params.data_dir, params.image_size)
+    return _fingerprint(*place, params.limit, params.train_share, params.drop_duplicates)
+
+
+@cache
+def _fingerprint(name, data_dir, image_size, limit, share, drop_duplicates) -> str:
+    from unetv2 import data
+
+    options = {"limit": limit, "share": share, "drop_duplicates": drop_duplicates}
+    return data.fingerprint(name, data_dir, image_size, **options)
 
 
 class Step:
-    """The notebook at `source` in a config, whose results lie below `output`."""
+    """The notebook at `source` in a config, whose results lie below `base`."""
 
-    def __init__(self, source: Path, config: Config, output: str):
-        self.source, self.name, self.config, self.output = source, source.stem, config, output
+    def __init__(self, source: Path, about: dict[str, str], config: Config, base: Path):
+        self.source, self.name, self.config, self.base = source, source.stem, config, base
         self.number, title = self.name.split("_", 1)
-        self.kind = self.number[0] if self.number != "42" else "2"
-        self.params, instance = KINDS.get(self.number, KINDS[self.kind])
-        every = [*dict.fromkeys([*config.models, *config.family])]
-        self.models = config.family if self.number == "43" else every if self.kind == "3" else config.models
-        self.folder = ("runs" if self.kind == "3" else title) + instance  # with Snakemake's wildcards
+        self.role, self.params = about["role"], params_of(about)
+        chosen = config.family if about.get("models") == "family" else config.models
+        self.models = config.every if self.role == "run" else chosen
+        instance = ROLES[self.role]
+        self.folder = ("runs" if self.role == "run" else title) + instance  # with wildcards
         self.label = f"{self.name} {instance[1:]}".strip()
-        self.done = f"{self.folder}/" + ("metrics.json" if self.kind == "3" else f"{self.name}.ipynb")
-        self.code = self._code()  # now: what is edited while a run is under way counts for the next one
+        # a run's notebook stays while its run is moved aside, so another file marks its end
+        self.done = f"{self.folder}/" + (".done" if self.role == "run" else f"{self.name}.ipynb")
+        self.code = self._code()  # now: what is edited meanwhile counts for the next call
 
-    def instances(self) -> list[dict[str, Any]]:
-        """The wildcards of all instances of this step; a lesson's are empty in effect."""
-        c = self.config
-        return [{"dataset": slug(d), "model": m, "seed": s} for d in c.datasets for m in self.models for s in c.seeds]
+    def values(self, dataset: str | None, runs: Iterable[Run] = ()) -> dict[str, Any]:
+        """The parameters of an instance, checked.
 
-    def targets(self, dataset: str | None = None, models: list[str] | None = None) -> list[str]:
-        """The files that mark the end of all instances, or of those of one dataset (by its folder name), or models."""
-        models = models or self.models
-        chosen = (w for w in self.instances() if dataset in (None, w["dataset"]) and w["model"] in models)
-        return list(dict.fromkeys(self.done.format(**w) for w in chosen))
+        Data and weights folders are not among them: they reach the notebooks as DATA_DIR and
+        WEIGHTS_DIR, so that moving a folder repeats nothing and no path of a machine is recorded.
 
-    def values(self, wildcards: Any) -> dict[str, Any]:
-        """The parameters of one instance, checked.
-
-        Data and weights folders are not among them: they reach the notebooks as DATA_DIR and WEIGHTS_DIR, so that
-        moving a folder repeats nothing and no path of a machine is recorded.
+        Args:
+            dataset: None for a notebook that is about all of them.
+            runs: those that the notebook reads; none: all of its models and seeds.
         """
-        c, w = self.config, dict(wildcards)
-        values = {"output_dir": f"{self.output}/{self.folder.format(**w)}"}
-        name = next((d for d in c.datasets if slug(d) == w.get("dataset")), None)
-        if self.kind == "3":
-            return c.run_params(name, w["model"], int(w["seed"])).model_dump() | values
-        if self.kind in "15":
-            values |= {"dataset": name, "image_size": c.run_params(name, c.models[0], c.seeds[0]).image_size}
-        if self.kind in "45":
-            values |= {"models": self.models, "seeds": c.seeds, "runs_dir": f"{self.output}/runs"}
-        if self.kind == "4":
-            values |= {"datasets": c.datasets}
+        c, folder = self.config, self.folder.format(dataset=slug(dataset or ""))
+        values = {"output_dir": shown(self.base / folder)}
+        if dataset:
+            size = c.run_params(dataset, c.models[0], c.seeds[0]).image_size
+            values |= {"dataset": dataset, "image_size": size}
+        if self.role in ("after", "dataset-after"):
+            models, seeds = {run.model for run in runs}, {run.seed for run in runs}
+            values["models"] = [name for name in self.models if name in models or not models]
+            values["seeds"] = [seed for seed in c.seeds if seed in seeds or not seeds]
+            values["runs_dir"] = shown(self.base / "runs")
+        if self.role == "after":
+            values["datasets"] = c.datasets
         values |= c.notebooks.get(self.number, {})
         self.params.make(values)
         return values
 
-    def parameters(self, wildcards: Any) -> str:
-        """The parameters file of one instance: YAML, headed by the hash of the code it runs."""
-        return f"# code {self.code}\n" + yaml.safe_dump(self.values(wildcards), sort_keys=False)
+    def header(self, runs: Iterable[Run] = ()) -> str:
+        """What repeats an instance beside its parameters, as lines of its parameters file."""
+        lines = f"# code {self.code}\n"
+        if known := sorted(run.identity or "" for run in runs):
+            lines += f"# runs {_hash(known)}\n"
+        return lines
+
+    def run_header(self, run: Run) -> str:
+        """The same of a run; step.py reads the identity there."""
+        lines = f"# identity {run.identity}\n# data {run.fingerprint}\n"
+        return lines + f"# version {TRAINING_VERSION}\n# code {self.code}\n"
 
     def _code(self) -> str:
         """A hash of the code that decides what an instance computes."""
-        cells = json.loads(self.source.read_text(encoding="utf-8"))["cells"]
-        text = ["".join(cell["source"]) for cell in cells if self.kind != "3" or cell["cell_type"] == "code"]
-        modules = sorted((ROOT / "lib" / "unetv2").rglob("*.py"))
-        text += [_bare(path) for path in modules if self.kind != "3" or path.stem not in NOT_TRAINING]
-        return hashlib.sha256("\0".join(text).encode()).hexdigest()[:16]
+        cells, run = (
+            json.loads(self.source.read_text(encoding="utf-8"))["cells"],
+            self.role == "run",
+        )
+        text = ["".join(c["source"]) for c in cells if not run or c["cell_type"] == "code"]
+        if not run and any("unetv2" in cell for cell in text):
+            text += [_bare(path) for path in sorted((ROOT / "lib" / "unetv2").rglob("*.py"))]
+        return _hash(text)
+
+
+def _hash(text: list[str]) -> str:
+    return hashlib.sha256("\0".join(text).encode()).hexdigest()[:16]
 
 
 @cache
@@ -141,17 +231,42 @@ def _bare(path: Path) -> str:
     tree = ast.parse(path.read_text(encoding="utf-8"), str(path))
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
-        if (
-            isinstance(body, list)
-            and body
-            and isinstance(body[0], ast.Expr)
-            and isinstance(body[0].value, ast.Constant)
-        ):
-            node.body = body[1:] or [ast.Pass()]
+        if isinstance(body, list) and body and isinstance(body[0], ast.Expr):
+            if isinstance(body[0].value, ast.Constant):
+                node.body = body[1:] or [ast.Pass()]
     return ast.unparse(tree)
 
 
-def steps(config: Config, output: str, notebooks: Path = ROOT / "notebooks") -> list[Step]:
-    """The steps of `config`, in reading order: one for each `NN_name.ipynb` in `notebooks` that it has work for."""
-    every = (Step(path, config, output) for path in sorted(notebooks.glob("[0-5][0-9]_*.ipynb")))
-    return [step for step in every if step.models]
+def params_of(about: dict[str, str]) -> type[Params]:
+    """The class of a notebook's parameters, from its metadata `about`."""
+    from unetv2.teaching import params
+
+    if about["params"] == "RunParams":
+        return RunParams
+    valid = [name for name in vars(params) if name.endswith("Params")]
+    if about["params"] not in valid:
+        raise unknown("class of parameters", about["params"], valid)
+    return getattr(params, about["params"])
+
+
+def runs_of(config: Config, base: Path) -> list[Run]:
+    """All runs of `config`, dataset by dataset, seed by seed, so that what is done is balanced."""
+    return [
+        Run(config, dataset, model, seed, base)
+        for dataset in config.datasets
+        for seed in config.seeds
+        for model in config.every
+    ]
+
+
+def steps_of(config: Config, base: Path, notebooks: Path) -> list[Step]:
+    """The steps of `config`, in reading order: one for each notebook that it has work for."""
+    steps = []
+    for path in sorted(notebooks.glob("[0-9][0-9]_*.ipynb")):
+        about = json.loads(path.read_text(encoding="utf-8"))["metadata"].get("unetv2")
+        if about is None:  # a reader's own, of no part in this
+            continue
+        if about["role"] not in ROLES:
+            raise unknown(f"role of {path.name}", about["role"], ROLES)
+        steps.append(Step(path, about, config, base))
+    return [one for one in steps if one.models]

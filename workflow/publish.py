@@ -1,12 +1,17 @@
-"""publish.py CONFIG: copy what is small of a finished `outputs/CONFIG` to `outputs/results/CONFIG`, to be committed.
+"""publish.py CONFIG: copy what is small of a finished `outputs/CONFIG`, to be committed.
 
-Kept are: the scores of every run (runs.csv) and its set-up (runs.json), tables and charts of 40_compare and of
-43_unetpp_study, the saved figures of 50_figures, and reading copies of the executed notebooks, one of each kind. What
-shows images of a dataset that may not be shown to others (`may_publish` in data/registry.yaml) stays behind.
+To `outputs/results/CONFIG` go the scores of every run (runs.csv) and its set-up (runs.json), tables
+and charts of 40_compare and of 43_unetpp_study, the saved figures of 50_figures, and reading copies
+of the executed notebooks, one of each kind. What shows images of a dataset that may not be shown to
+others (`may_publish` in data/registry.yaml) stays behind.
+
+publish.py CONFIG --records: copy the records of the finished runs to `outputs/results/records`
+instead. A run whose record is committed counts as done wherever the repository is cloned.
 """
 
 import argparse
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -14,26 +19,55 @@ import nbformat
 import pandas as pd
 import yaml
 
-from unetv2 import data, env, files
+from unetv2 import data
+from unetv2.common import env, files
+from unetv2.evaluation import record
 
 TABLES = ("*.csv", "*.md", "*.png", "*.txt")
 FOLDERS = ("compare", "unetpp_study", "figures/*")
 
 
+def finished(source: Path) -> list[Path]:
+    """The folders of all finished runs; none that was moved aside."""
+    found = sorted(path.parent for path in source.glob("runs/*/*/s*/metrics.json"))
+    return [folder for folder in found if re.fullmatch(r"s\d+", folder.name)]
+
+
+def copy(path: Path, target: Path) -> None:
+    """Copy a file, whole or not at all."""
+    with files.atomic(target) as temporary:
+        shutil.copyfile(path, temporary)
+
+
+def publish_records(source: Path) -> int:
+    """Copy the record of every finished run to its place; returns how many there are."""
+    folders = finished(source)
+    for folder in folders:
+        found = record.load(folder / record.FILE)
+        params = record.RunParams.make(found["params"])
+        name = f"s{params.seed}-{found['identity']}.json.gz"
+        copy(folder / record.FILE, record.home(params) / name)
+    return len(folders)
+
+
 def runs_of(source: Path) -> tuple[pd.DataFrame, dict]:
-    """A row per run, test split and protocol; and what made them: command, environment and common parameters."""
-    rows, folders = [], sorted(p.parent for p in source.glob("runs/*/*/s*/metrics.json"))
+    """A row per run, test split and protocol; and what made them: environment and parameters."""
+    rows, folders = [], finished(source)
     for folder in folders:
         metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-        run = {key: metrics[key] for key in ("dataset", "model", "seed", "params", "best_epoch", "val_dice")}
+        keys = ("dataset", "model", "seed", "params", "best_epoch", "val_dice")
+        run = {key: metrics[key] for key in keys}
         run["minutes"] = pd.read_csv(folder / "log.csv").seconds.sum() / 60
         for test, protocols in metrics["tests"].items():
-            rows += [run | {"test": test, "protocol": name} | scores for name, scores in protocols.items()]
+            for name, scores in protocols.items():
+                rows.append(run | {"test": test, "protocol": name} | scores)
     own, groups = ("model", "seed", "output_dir", "data_dir", "weights_dir"), {}
     for folder in folders:  # runs that differ in nothing but model and seed are one entry
         params = json.loads((folder / "params.json").read_text(encoding="utf-8"))
         common = {k: v for k, v in params.items() if k not in own}
-        groups.setdefault(json.dumps(common), {"models": {}, **common})["models"][params["model"]] = True
+        groups.setdefault(json.dumps(common), {"models": {}, **common})["models"][
+            params["model"]
+        ] = True
     return pd.DataFrame(rows), {
         "environment": json.loads((folders[0] / "env.json").read_text(encoding="utf-8")),
         "protocol": metrics["protocol"],
@@ -51,36 +85,56 @@ def reading_copy(notebook: Path) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("config", help="name of a finished config: a folder in --output")
     parser.add_argument("--output", default="outputs", help="as given to run_all.sh")
+    parser.add_argument("--records", action="store_true", help="copy the records, nothing else")
     args = parser.parse_args()
-    source, target = env.path(args.output) / args.config, env.root() / "outputs" / "results" / args.config
-    if not list(source.glob("runs/*/*/s*/metrics.json")):
-        raise SystemExit(f"{source} holds no finished run: ./run_all.sh --config {args.config} first")
+    source = env.path(args.output) / args.config
+    target = env.root() / "outputs" / "results" / args.config
+    if not finished(source):
+        how = f"./run_all.sh --config {args.config} first"
+        raise SystemExit(f"{source} holds no finished run: {how}")
+    if args.records:
+        print(f"{publish_records(source)} records are in {record.FOLDER}")
+        return
 
     shutil.rmtree(target, ignore_errors=True)
     table, made = runs_of(source)
+    command = {"command": f"./run_all.sh --config {args.config}"}
     files.write_text(target / "runs.csv", table.round(5).to_csv(index=False))
-    files.write_json(target / "runs.json", {"command": f"./run_all.sh --config {args.config}", **made})
-    for path in (p for kind in TABLES for folder in FOLDERS for p in source.glob(f"{folder}/{kind}")):
-        with files.atomic(target / path.relative_to(source)) as temporary:
-            shutil.copyfile(path, temporary)
+    files.write_json(target / "runs.json", command | made)
+    for path in (
+        p for kind in TABLES for folder in FOLDERS for p in source.glob(f"{folder}/{kind}")
+    ):
+        copy(path, target / path.relative_to(source))
+    seen = reading_copies(source, target)
+    print(f"{target.relative_to(env.root())}: {len(table)} scores, reading copies of {seen}")
+
+
+def reading_copies(source: Path, target: Path) -> str:
+    """Write a reading copy of each notebook that may be shown; returns their names."""
     seen = set()
-    for notebook in sorted(source.rglob("*.ipynb"), reverse=True):  # the last model's run, the one worth reading
+    runs = [path / "30_train.ipynb" for path in finished(source)]
+    others = [
+        path for path in source.rglob("*.ipynb") if path.relative_to(source).parts[0] != "runs"
+    ]
+    for notebook in sorted([*runs, *others], reverse=True):  # the last model's run, the one to read
+        if not notebook.is_file() or notebook.stem in seen:
+            continue
         values = yaml.safe_load((notebook.parent / "params.yaml").read_text(encoding="utf-8"))
         shown = [values["dataset"]] if "dataset" in values else values.get("datasets", [])
-        if notebook.stem not in seen and all(data.may_publish(d) for d in shown):
-            seen.add(notebook.stem)
-            text = reading_copy(notebook)
-            if str(env.root()) in text or str(Path.home()) in text:
-                raise SystemExit(
-                    f"{notebook} names a folder of this machine in its output: mend the cell that prints it"
-                )
-            files.write_text(target / notebook.name, text)
-    print(
-        f"{target.relative_to(env.root())}: {len(table)} scores, reading copies of {', '.join(sorted(seen)) or 'none'}"
-    )
+        if not all(data.may_publish(name) for name in shown):
+            continue
+        seen.add(notebook.stem)
+        text = reading_copy(notebook)
+        if str(env.root()) in text or str(Path.home()) in text:
+            what = "names a folder of this machine in its output"
+            raise SystemExit(f"{notebook} {what}: mend the cell that prints it")
+        files.write_text(target / notebook.name, text)
+    return ", ".join(sorted(seen)) or "none"
 
 
 if __name__ == "__main__":

@@ -1,59 +1,76 @@
-"""step.py FOLDER PARAMETERS COMMAND...: make the folder of a step ready, then become the papermill COMMAND.
+"""step.py FOLDER LOG PARAMETERS COMMAND...: make the folder of a step ready, then become COMMAND.
 
-A folder that was begun with the same parameters and code is kept, so that a killed training goes on; any other is
-emptied. The folder is locked as long as the command lives: a run that outlived the kill of its parent is waited for. On
-a machine with several GPUs the command gets one that no other step uses.
+A folder that was begun with the same parameters and code is kept, so that a killed step goes on;
+any other is emptied. A run's folder is never emptied: one of another identity is moved aside, with
+its date. The folder is locked as long as the command lives, so that one that outlived the kill of
+its parent is waited for. What the command prints goes to LOG.
 """
 
 import fcntl
+import json
 import os
 import shutil
 import sys
-import tempfile
+from datetime import date
 from pathlib import Path
 
+RUN = ("identity.json", "log.csv", "metrics.json")  # a folder that holds one of them is a run's
 
-def lock(path: Path, wait: bool) -> bool:
-    """Lock `path` until this process and what it becomes have ended; False where it is locked and `wait` is not set."""
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except BlockingIOError:
-        os.close(handle)
-        return False
+
+def lock(folder: Path) -> None:
+    """Lock `folder` until this process, and what it becomes, has ended."""
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
+    fcntl.flock(handle, fcntl.LOCK_EX)
     os.set_inheritable(handle, True)
-    return True
+
+
+def header(parameters: str) -> dict[str, str]:
+    """What the lines `# name value` of a parameters file say."""
+    lines = (line[2:].split() for line in parameters.splitlines() if line.startswith("# "))
+    return {words[0]: words[1] for words in lines}
+
+
+def identity_of(folder: Path) -> str | None:
+    """The identity of the run in `folder`, finished or not; None where there is none."""
+    for name, read in (("identity.json", json.loads), ("params.yaml", header)):
+        if (folder / name).is_file():
+            return read((folder / name).read_text(encoding="utf-8")).get("identity")
+    return None
+
+
+def of_another(folder: Path, identity: str) -> bool:
+    """Whether `folder` holds a run, begun or finished, of another identity."""
+    there = any((folder / name).is_file() for name in RUN)
+    return there and identity_of(folder) != identity
+
+
+def move_aside(folder: Path) -> None:
+    """Rename `folder`, s0, to s0.2026-11-21-1, the first number that is free."""
+    number = 1
+    while (aside := folder.with_name(f"{folder.name}.{date.today()}-{number}")).exists():
+        number += 1
+    folder.rename(aside)
 
 
 def prepare(folder: Path, parameters: str) -> None:
-    """Lock `folder`, empty it unless it is of the same parameters, and write them to params.yaml."""
-    folder.mkdir(parents=True, exist_ok=True)
-    lock(folder / ".lock", wait=True)
-    file = folder / "params.yaml"
-    if file.is_file() and file.read_text(encoding="utf-8") != parameters:
-        print("other parameters or code than before: starting in an empty folder", flush=True)
+    """Lock `folder`, put away what is not of these parameters, and write them to params.yaml."""
+    lock(folder)
+    file, wanted = folder / "params.yaml", header(parameters).get("identity")
+    if wanted:
+        if of_another(folder, wanted):
+            move_aside(folder)
+            lock(folder)
+    elif file.is_file() and file.read_text(encoding="utf-8") != parameters:
         for path in folder.iterdir():
-            if path.name not in (".lock", "run.log"):
-                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+            if path.name != ".lock":
+                whole = path.is_dir() and not path.is_symlink()
+                shutil.rmtree(path) if whole else path.unlink()
     file.write_text(parameters, encoding="utf-8")
 
 
-def choose_gpu() -> None:
-    """Set CUDA_VISIBLE_DEVICES to a GPU that no other step uses, where there is a choice."""
-    given = os.environ.get("CUDA_VISIBLE_DEVICES")
-    found = (
-        given.split(",")
-        if given is not None
-        else [str(i) for i, _ in enumerate(Path("/proc/driver/nvidia/gpus").glob("*"))]
-    )
-    free = (
-        gpu for gpu in found if lock(Path(tempfile.gettempdir()) / f"unetv2-gpu-{os.getuid()}-{gpu}.lock", wait=False)
-    )
-    if len(found) > 1:
-        os.environ["CUDA_VISIBLE_DEVICES"] = next(free, found[os.getpid() % len(found)])
-
-
 if __name__ == "__main__":
-    prepare(Path(sys.argv[1]), sys.argv[2])
-    choose_gpu()
-    os.execv(sys.executable, [sys.executable, "-m", *sys.argv[3:]])
+    prepare(Path(sys.argv[1]), sys.argv[3])
+    out = os.open(sys.argv[2], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+    os.dup2(out, 1), os.dup2(out, 2)
+    os.execv(sys.executable, [sys.executable, "-m", *sys.argv[4:]])

@@ -18,7 +18,13 @@ KILLED = "the kernel was killed, most likely for memory: lower batch_size or ima
 class LogHandler(LogHandlerBase):
     """Snakemake looks for this name; its own messages go to its log file."""
 
-    writes_to_stream, writes_to_file, has_filter, has_formatter, needs_rulegraph = True, False, True, True, False
+    writes_to_stream, writes_to_file, has_filter, has_formatter, needs_rulegraph = (
+        True,
+        False,
+        True,
+        True,
+        False,
+    )
 
     def __post_init__(self) -> None:
         self.total, self.done, self.failed, self.told = 0, 0, 0, False
@@ -61,7 +67,9 @@ class LogHandler(LogHandlerBase):
         if text:
             print(("\r\033[K" if sys.stdout.isatty() else "") + text, flush=True)
         if sys.stdout.isatty() and not self.common_settings.dryrun:
-            now = ", ".join(label for label, _ in self.running.values())[: os.get_terminal_size().columns - 12]
+            now = ", ".join(label for label, _ in self.running.values())[
+                : os.get_terminal_size().columns - 12
+            ]
             print(f"\r\033[K  running: {now}" if now else "", end="", flush=True)
 
     def close(self) -> None:
@@ -76,45 +84,70 @@ class LogHandler(LogHandlerBase):
             self.say("nothing to do: all steps are done")
         elif self.common_settings.dryrun:
             lines = [
-                f"[{i:{len(str(self.total))}}/{self.total}] {text}" for i, text in enumerate(sorted(self.planned), 1)
+                f"[{i:{len(str(self.total))}}/{self.total}] {text}"
+                for i, text in enumerate(sorted(self.planned), 1)
             ]
             self.say("\n".join([*lines, f"{self.total} steps would run"]))
         else:
             more = f", {self.failed} failed" * bool(self.failed) + f", {rest} not run" * bool(rest)
             again = "; the same command goes on from here" * bool(more)
-            self.say(f"{self.done} of {self.total} steps done{more}, {duration(time.monotonic() - self.begin)}{again}")
+            self.say(
+                f"{self.done} of {self.total} steps done{more}, {duration(time.monotonic() - self.begin)}{again}"
+            )
         super().close()
 
 
 def duration(seconds: float) -> str:
     """`41 s`, `12 min 5 s` or `3 h 20 min`."""
     s = round(seconds)
-    return f"{s} s" if s < 100 else f"{s // 60} min {s % 60} s" if s < 6000 else f"{s // 3600} h {s % 3600 // 60} min"
+    return (
+        f"{s} s"
+        if s < 100
+        else f"{s // 60} min {s % 60} s"
+        if s < 6000
+        else f"{s // 3600} h {s % 3600 // 60} min"
+    )
 
 
 def why(reason: str) -> str:
     """Snakemake's reason to run a step, in a few words; of parameters, the names of those that changed."""
     changed = re.search(r"Params have changed.*before: ('.*'|\".*\") now: ('.*'|\".*\")", reason)
     if not changed:
-        words = {"Missing output files": "not done yet", "Input files updated by another job": "after what it reads"}
+        words = {
+            "Missing output files": "not done yet",
+            "Input files updated by another job": "after what it reads",
+        }
         return words.get(reason.split(":")[0], reason.split(":")[0].lower())
     before, now = (set(literal_eval(text).splitlines()) for text in changed.groups())
-    return "changed: " + ", ".join(sorted({re.split(r"[: ]", line.lstrip("# "))[0] for line in before ^ now}))
+    names = {re.split(r"[: ]", line.lstrip("# "))[0] for line in before ^ now}
+    return "changed: " + ", ".join(
+        sorted(names - {"identity"})
+    )  # it changes with one of the others
 
 
 def failure(executed: Path, log: Path) -> str:
     """Where and why a notebook failed, from its executed copy and its log."""
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.is_file() else []
-    killed, where = any("DeadKernelError" in line for line in lines), f"before {executed.name} started"
-    cells = [(n, cell, cell["metadata"].get("papermill", {})) for n, cell in enumerate(code_cells(executed), 1)]
-    stopped = [c for c in cells if c[2].get("exception") or c[2].get("status") in ("running", "failed")]
+    killed, where = (
+        any("DeadKernelError" in line for line in lines),
+        f"before {executed.name} started",
+    )
+    cells = [
+        (n, cell, cell["metadata"].get("papermill", {}))
+        for n, cell in enumerate(code_cells(executed), 1)
+    ]
+    stopped = [
+        c for c in cells if c[2].get("exception") or c[2].get("status") in ("running", "failed")
+    ]
     begun = [
         c for c in cells if c[2].get("status") == "completed"
     ]  # papermill says so of a cell that killed its kernel
     for number, cell, _ in stopped[:1] or begun[-1:]:
         first = next((line for line in cell["source"] if line.strip()), "").strip()
         where = f"{executed.name}, code cell [{number}]: {first}"
-        lines = [line for o in cell["outputs"] for line in "\n".join(o.get("traceback", [])).splitlines()] or lines
+        lines = [
+            line for o in cell["outputs"] for line in "\n".join(o.get("traceback", [])).splitlines()
+        ] or lines
     plain = [re.sub(r"\x1b\[[0-9;]*m", "", line).rstrip() for line in lines]
     text = [where, *([KILLED] if killed else [line for line in plain if line][-5:])]
     place = os.environ.get("PWD", ".")
@@ -127,4 +160,6 @@ def code_cells(executed: Path) -> list[dict]:
     if not executed.is_file():
         return []
     cells = json.loads(executed.read_text(encoding="utf-8"))["cells"]
-    return [c | {"source": "".join(c["source"]).splitlines()} for c in cells if c["cell_type"] == "code"]
+    return [
+        c | {"source": "".join(c["source"]).splitlines()} for c in cells if c["cell_type"] == "code"
+    ]
