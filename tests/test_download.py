@@ -1,4 +1,4 @@
-"""Downloads against a server on localhost: what goes wrong on a real network, and that nothing half written stays."""
+"""Downloads against a server on localhost: what goes wrong on a network; nothing stays half written."""
 
 import hashlib
 import io
@@ -131,6 +131,12 @@ def test_members_that_point_outside_are_refused(tmp_path, member):
     with pytest.raises(ValueError, match=r"will not unpack .*evil.txt.*points outside"):
         download.unpack(archive, tmp_path / "out")
     assert left(tmp_path) == ["a.zip"]
+
+
+def test_a_member_that_names_the_folder_itself_is_no_harm(tmp_path):
+    (tmp_path / "a.zip").write_bytes(zipped({"./": "", "./x.txt": "x"}))
+    download.unpack(tmp_path / "a.zip", tmp_path / "out")
+    assert left(tmp_path / "out") == ["x.txt"]
 
 
 def test_links_are_refused(tmp_path):

@@ -20,16 +20,20 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from ..common.files import write_json
-from .content import cache_folder, stamp
+from ..common.files import write_json, write_text
+from .content import cache_folder, file_name, stamp
 from .groups import connect, draw
-from .images import read_image, read_raw_mask, to_classes
-from .readers import Pair, Source, find
+from .images import in_colours, numbers, read_image, read_raw_mask, to_classes
+from .pairs import Pair, Source, Values
+from .readers import find, registry
 
-__all__ = ["Problem", "check", "look", "main", "require"]
+__all__ = ["Looked", "Problem", "check", "look", "main", "phash", "require", "summary"]
 
 # images are alike if both agree: pHash alone takes any two centred moles for one
 HASH_BITS, CORRELATION = 8, 0.95
+EXAMPLES = 3  # of a kind of problem, in its line
+LABELS_PRESENT = 0.8  # share of the labels 1 to n that a mask of instances holds: crops lose some
+CLASSES = 8  # with up to so many values, the same in every mask, they may as well be classes
 GREY_SHARE = 0.2  # a mask with more than this between black and white is no binary mask
 COPY = "the same image is in the"  # begins the text of an exact copy
 CODE = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
@@ -66,33 +70,26 @@ def look(source: Source, cache: Path | None = None) -> Looked:
     """What the pixels tell of a source; with `cache`, from there if no file has changed."""
     known = [(pair.id, pair.group) for pair in source.pairs]
     parts = [len(part) for part in (source.train, source.val or [], *source.tests.values())]
-    rules = (
-        source.values,
-        source.problems,
-        source.test_share,
-        source.tests_only,
-        parts,
-        known,
-        CODE,
-    )
-    path = (
-        cache and cache / f"check-{stamp((f for p in source.pairs for f in p.files), rules)}.json"
-    )
+    rules = (source.name, source.values, source.problems, source.test_share, source.tests_only)
+    name = stamp((f for p in source.pairs for f in p.files), rules, parts, known, CODE)
+    path = cache and cache / f"check-{name}.json"
     if path and path.is_file():
         found = json.loads(path.read_text(encoding="utf-8"))
-        settled = _settle(source, found["groups"])
+        settled = _settle(source, found["groups"], found["labels"])
         return Looked(settled, [Problem(*p) for p in found["problems"]], found["copies"])
-    groups, problems, facts = _facts(source)
-    settled = _settle(source, groups)
+    problems, facts, labels = _facts(source)
+    groups = _groups(source.pairs, facts)
+    settled = _settle(source, groups, labels)
     across, copies = _across(settled, facts)
     problems = sorted([*problems, *_too_few(settled), *across])
     if path:
-        write_json(path, {"groups": groups, "problems": problems, "copies": copies})
+        found = {"groups": groups, "labels": labels, "problems": problems, "copies": copies}
+        write_json(path, found)
     return Looked(settled, problems, copies)
 
 
-def _settle(source: Source, groups: list[str]) -> Source:
-    """The source with the group of each pair, and with its test part drawn by them."""
+def _settle(source: Source, groups: list[str], labels: bool) -> Source:
+    """The source with the group of each pair, its test part drawn by them, and its masks' kind."""
     of = iter(groups)
     train, val, *tests = (
         [pair._replace(group=next(of)) for pair in part]
@@ -101,69 +98,92 @@ def _settle(source: Source, groups: list[str]) -> Source:
     if source.test_share and train:
         train, tests[0] = draw(train, lambda pair: pair.group, source.test_share, 0)
     tests = dict(zip(source.tests, tests, strict=True))
-    return replace(source, train=train, val=val or None, tests=tests, test_share=0.0)
+    values = "instances" if labels else source.values
+    return replace(source, values=values, train=train, val=val or None, tests=tests, test_share=0.0)
 
 
-def _facts(source: Source) -> tuple[list[str], list[Problem], dict[Path, dict]]:
-    """The group of each pair, the problems of single files, and what was seen of each image."""
+def _facts(source: Source) -> tuple[list[Problem], dict[Path, dict], bool]:
+    """The problems of single files, what was seen of each image, and whether masks hold labels."""
+    looked = _each(source.pairs, source.values)
+    highest = {fact["labels"] for _, fact in looked if fact} - {0}
+    whole = source.values is None and source.name.startswith("folder:")
+    labels = whole and None not in highest and max(highest, default=0) > 1
+    classes = labels and len(highest) == 1 and max(highest) <= CLASSES
+    if labels:
+        looked = _each(source.pairs, "instances")
     problems = [Problem("error", file, text) for file, text in source.problems]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        looked = list(pool.map(lambda pair: _look(pair, source.values), source.pairs))
-    for found, _ in looked:
-        problems += found
-    facts = {pair.image: fact for pair, (_, fact) in zip(source.pairs, looked, strict=True) if fact}
+    problems += [problem for found, _ in looked for problem in found]
+    pairs = zip(source.pairs, looked, strict=True)
+    facts = {pair.image: fact for pair, (_, fact) in pairs if fact}
+    if classes:
+        text = f"classes or objects: every mask has the values 1 to {max(highest)}"
+        problems.append(Problem("error", source.name, text))
+    elif labels:
+        text = "masks hold instances 0, 1, 2 to n: every object counts, whatever its number"
+        problems.append(Problem("note", source.name, text))
     for key, text in (
         ("empty", "all masks are empty: wrong folder or values?"),
         ("dark", "all images are black"),
     ):
         if facts and all(fact[key] for fact in facts.values()):
             problems.append(Problem("error", source.name, text))
-    if grey := [
-        fact for fact in facts.values() if 0 < fact["grey"] <= GREY_SHARE
-    ]:  # Kvasir-SEG: all
-        worst = max(grey, key=lambda fact: fact["grey"])
-        text = f"{len(grey)} masks have grey borders, this one most ({worst['grey']:.1%}); above 127 is read as object"
+    if grey := [fact for fact in facts.values() if 0 < fact["grey"] <= GREY_SHARE]:
+        worst = max(grey, key=lambda fact: fact["grey"])  # Kvasir-SEG: all
+        text = (
+            f"masks with grey borders: {len(grey)} of them, this one most ({worst['grey']:.1%}); "
+            "above 127 is read as object"
+        )
         problems.append(Problem("note", worst["mask"], text))
-    groups = _groups(source.pairs, facts)
-    return groups, problems, facts
+    return problems, facts, labels
 
 
-def _look(pair: Pair, values: tuple[int, ...] | None) -> tuple[list[Problem], dict | None]:
+def _each(pairs: list[Pair], values: Values) -> list[tuple[list[Problem], dict | None]]:
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return list(pool.map(lambda pair: _look(pair, values), pairs))
+
+
+def _look(pair: Pair, values: Values) -> tuple[list[Problem], dict | None]:
     """The problems of one pair, and what the comparison of all pairs needs."""
     found, file, mask = [], str(pair.image), str(pair.mask)
     try:
-        image, raw = read_image(pair.image), read_raw_mask(pair.mask)
+        image, raw = read_image(pair.image), read_raw_mask(pair.mask, in_colours(values))
     except ValueError as error:
-        return [Problem("error", mask if mask in str(error) else file, str(error))], None
+        where = mask if mask in str(error) else file
+        return [Problem("error", where, str(error).replace(f"read {where}", "read"))], None
     if image.shape[:2] != raw.shape:
         sizes = " and ".join(f"{w} x {h}" for h, w in (image.shape[:2], raw.shape))
-        found.append(
-            Problem("error", mask, f"image and mask differ in size: {sizes} (width x height)")
-        )
-    if values and (stray := sorted(set(np.unique(raw).tolist()) - {0, *values})):
-        found.append(Problem("error", mask, f"values that dataset.yaml does not name: {stray[:8]}"))
+        text = f"image and mask differ in size: {sizes} (width x height)"
+        found.append(Problem("error", mask, text))
+    if isinstance(values, tuple):
+        stray = sorted(set(np.unique(raw).tolist()) - {0, *numbers(values)})
+        if stray:
+            named = [f"#{v:06x}" if in_colours(values) else v for v in stray[:8]]
+            text = f"values that dataset.yaml does not name: {named}"
+            found.append(Problem("error", mask, text))
     grey = float(((raw > 0) & (raw < 255)).mean()) if values is None and raw.max() > 1 else 0.0
     if grey > GREY_SHARE:
-        found.append(
-            Problem(
-                "error",
-                mask,
-                f"not binary: {grey:.0%} of it is grey; for classes, see data/README.md",
-            )
-        )
+        found.append(Problem("error", mask, f"not binary: {grey:.0%} of it is grey"))
     empty, dark = not to_classes(raw, values).any(), int(image.max()) < 8
     if empty:
         found.append(Problem("note", mask, "empty mask"))
     if dark:
         found.append(Problem("note" if empty else "error", file, "black image"))
-    return found, {
-        "file": file,
-        "mask": mask,
-        "grey": grey,
-        "empty": empty,
-        "dark": dark,
-        **_sight(image),
-    }
+    fact = {"file": file, "mask": mask, "grey": grey, "empty": empty, "dark": dark}
+    return found, fact | _sight(image) | {"labels": _labels(raw, mask)}
+
+
+def _labels(raw: np.ndarray, file: str) -> int | None:
+    """The highest label, if the mask's values are 0, 1, 2 to n, with few gaps; else None.
+
+    Not of a JPEG, nor of 8 bits up to 255: soft edges may give them every value.
+    """
+    values = np.unique(raw[raw != 0])
+    if not len(values):
+        return 0
+    soft = file.lower().endswith(("jpg", "jpeg")) or (raw.dtype == np.uint8 and values[-1] == 255)
+    if soft or raw.dtype.kind == "f" or values[0] < 0:
+        return None
+    return int(values[-1]) if len(values) >= LABELS_PRESENT * values[-1] else None
 
 
 def _sight(image: np.ndarray) -> dict:
@@ -248,7 +268,7 @@ def _too_few(source: Source) -> list[Problem]:
         text = "too few pairs to train and validate, or none to test on"
         return [Problem("error", source.name, text)]
     if not source.val and len({pair.group for pair in source.train}) == 1 < len(source.train):
-        text = "all images of the training part are of one group: validation is drawn from it image by image"
+        text = "one group has all training images: validation is drawn image by image"
         return [Problem("note", source.name, text)]
     return []
 
@@ -290,23 +310,62 @@ def _across(source: Source, facts: dict[Path, dict]) -> tuple[list[Problem], dic
     return problems, copies
 
 
-def require(looked: Looked, copies: bool = False) -> None:
+REMEDIES = {
+    "image without a mask": "name each mask like its image, or set mask_name in dataset.yaml",
+    "mask without an image": "add the image, or remove the mask",
+    "image without a group": "complete the table or the pattern of groups in dataset.yaml",
+    "a second file of the same name": "keep one of them",
+    "cannot read": "replace or remove it",
+    "image and mask differ in size": "export the mask at the image's size",
+    "values that dataset.yaml does not name": "name them under classes, or mend the masks",
+    "not binary": "name classes, or masks: instances, in dataset.yaml; see data/README.md",
+    "classes or objects": "name the classes, or masks: instances, in dataset.yaml",
+    "masks hold instances 0, 1, 2 to n": "if they are classes, name them in dataset.yaml",
+    f"{COPY} training part": "remove one, or set drop_duplicates",
+    f"{COPY} validation part": "remove one, or set drop_duplicates",
+    "incomplete": "unpack the archives again",
+}
+
+
+def summary(problems: list[Problem], whole: Path | None = None) -> list[str]:
+    """A line for each kind of problem: how many, three examples, what to do.
+
+    The file `whole` receives every problem where the lines leave some out.
+    """
+    kinds = {}
+    for problem in problems:
+        kinds.setdefault((problem.severity, problem.text.partition(": ")[0]), []).append(problem)
+    lines = []
+    for (severity, kind), found in kinds.items():
+        details = (p.text.removeprefix(kind).removeprefix(": ") for p in found[:EXAMPLES])
+        pairs = zip(found, details, strict=False)
+        shown = ", ".join(f"{p.file} ({detail})" if detail else p.file for p, detail in pairs)
+        more = f" and {len(found) - EXAMPLES} more" if len(found) > EXAMPLES else ""
+        cure = f"; {REMEDIES[kind]}" if kind in REMEDIES else ""
+        count = f"{len(found)} x " if len(found) > 1 else ""
+        lines.append(f"{severity:5}  {count}{kind}: {shown}{more}{cure}")
+    if whole and any(len(found) > EXAMPLES for found in kinds.values()):
+        write_text(whole, "".join(f"{p.severity:5}  {p.file}: {p.text}\n" for p in problems))
+        lines.append(f"every one of them: {whole}")
+    return lines
+
+
+def require(looked: Looked, cache: Path | None = None, copies: bool = False) -> None:
     """Stop at errors; with `copies`, not at those of exact copies, which the caller leaves out.
 
     Raises:
-        ValueError: there are errors; lists them by file.
+        ValueError: there are errors; a line for each kind of them, see `summary`.
     """
     errors = [p for p in looked.problems if p.severity == "error"]
     errors = [p for p in errors if not (copies and p.text.startswith(COPY))]
     if errors:
-        lines = "\n  ".join(f"{p.file}: {p.text}" for p in errors[:20])
-        more = f"\n  and {len(errors) - 20} more" if len(errors) > 20 else ""
-        if any(p.text.startswith(COPY) for p in errors):
-            more += "\n  drop_duplicates leaves copies of test images out of the training part"
-        command = f"unetv2 check {looked.source.name} --data DIR"
-        raise ValueError(
-            f"dataset {looked.source.name!r} has {len(errors)} errors:\n  {lines}{more}\nAll of them: {command}"
-        )
+        name = looked.source.name
+        lines = "\n  ".join(summary(errors, cache and _whole(name, cache)))
+        raise ValueError(f"dataset {name!r} has {len(errors)} errors:\n  {lines}")
+
+
+def _whole(name: str, cache: Path) -> Path:
+    return cache / f"problems-{file_name(name)}.txt"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -315,22 +374,30 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("name", help="dataset, or folder:PATH")
     parser.add_argument("--data", help="folder that holds the datasets (or set DATA_DIR)")
     options = parser.parse_args(argv)
+    cache = cache_folder()
     try:
-        looked = look(find(options.name, options.data), cache_folder())
+        test_only = registry().get(options.name, {}).get("split") == "test-only"
+        looked = look(find(options.name, options.data, tests_only=test_only), cache)
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
     problems, source = looked.problems, looked.source
-    for problem in problems:
-        print(f"{problem.severity:5}  {problem.file}: {problem.text}")
-    errors, tests = (
-        sum(p.severity == "error" for p in problems),
-        {key: len(t) for key, t in source.tests.items()},
-    )
-    train = len(source.train) + len(source.val or [])
-    print(
-        f"{source.name}: {train} to train, to test {tests}; {errors} errors, {len(problems) - errors} notes"
+    errors = sum(p.severity == "error" for p in problems)
+    tests = ", ".join(f"{len(pairs)} ({key})" for key, pairs in source.tests.items())
+    groups = len({pair.group for pair in source.pairs})
+    _say(
+        *summary(problems, _whole(source.name, cache)),
+        f"{source.name}: {len(source.train) + len(source.val or [])} to train, to test {tests}; "
+        f"{groups} groups; {errors} errors, {len(problems) - errors} notes",
     )
     return int(errors > 0)
+
+
+def _say(*lines: str) -> None:
+    """Print; a reader that has seen enough, as `head`, is no error."""
+    try:
+        print("\n".join(lines), flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

@@ -23,7 +23,8 @@ from .check import look, require
 from .content import cache_folder, contents, file_name, stamp
 from .groups import draw, prefix
 from .images import read_image, read_mask, resize
-from .readers import SYNTHETIC, Pair, Source, find
+from .pairs import Pair, Source, Values
+from .readers import SYNTHETIC, find
 
 __all__ = ["SegData", "Split", "cache_folder", "fingerprint", "load", "load_tests"]
 
@@ -48,7 +49,7 @@ class Split:
     groups: list[str] = None
     file: Path | None = field(default=None, repr=False)  # of the cache, with all rows in order
     pairs: list[Pair] | None = field(default=None, repr=False)  # None: synthetic images, or tiles
-    values: tuple[int, ...] | None = field(default=None, repr=False)
+    values: Values = field(default=None, repr=False)
 
     def __post_init__(self):
         if self.groups is None:
@@ -234,9 +235,8 @@ def load_tests(
     if exclude is None:
         return tests, 0
     if exclude.train.images.shape[1] != image_size:
-        raise ValueError(
-            f"images of {exclude.train.images.shape[1]} pixels cannot be told from ones of {image_size}"
-        )
+        size = exclude.train.images.shape[1]
+        raise ValueError(f"images of {size} pixels cannot be told from ones of {image_size}")
     seen = {_pixels(image) for split in (exclude.train, exclude.val) for image in split.images}
     kept = {
         key: [i for i in range(len(s)) if _pixels(s.images[i]) not in seen]
@@ -266,7 +266,7 @@ def _parts(
     """
     looked = look(source, cache)
     if check:
-        require(looked, copies=drop_duplicates)
+        require(looked, cache, copies=drop_duplicates)
     source, dropped = looked.source, set(looked.copies) if drop_duplicates else ()
     train, val = (
         [p for p in part if str(p.image) not in dropped]

@@ -1,4 +1,4 @@
-"""Fetching a dataset: python -m unetv2.data.download NAME --data DIR
+"""Fetching a dataset: unetv2 download NAME --data DIR
 
 Every archive is kept beside its `.sha256`: the published checksum, or that of the first download
 where none is published. What is there and agrees is not fetched again; what is cut off is thrown
@@ -37,8 +37,9 @@ def download(name: str, data_dir: str | Path | None = None) -> Path:
     entry, root = registry()[name], data_root(data_dir)
     if not entry["urls"]:
         raise LookupError(
-            f"{entry['title']}: no direct link.\n{' '.join(entry['manual'].split())}\n  DATA     {root}\n"
-            f"  source   {entry['source']}\n  licence  {entry['licence']}\n  cite     {entry['citation']}"
+            f"{entry['title']}: no direct link.\n{' '.join(entry['manual'].split())}\n"
+            f"  DIR      {root}\n  source   {entry['source']}\n"
+            f"  licence  {entry['licence']}\n  cite     {entry['citation']}"
         )
     for item in entry["urls"]:
         unpack(
@@ -100,10 +101,12 @@ def unpack(archive: Path, target: Path) -> None:
             with zipfile.ZipFile(archive) as content:
                 for member in content.infolist():
                     where = PurePosixPath(member.filename.replace("\\", "/"))
-                    outside = where.is_absolute() or ".." in where.parts or ":" in where.parts[0]
+                    outside = where.is_absolute() or ".." in where.parts
+                    outside |= ":" in "".join(where.parts[:1])  # a drive; `./` has no parts
                     if outside or stat.S_ISLNK(member.external_attr >> 16):
                         raise ValueError(
-                            f"{archive}: will not unpack {member.filename!r}: points outside {target}"
+                            f"{archive}: will not unpack {member.filename!r}: "
+                            f"points outside {target}"
                         )
                 content.extractall(temporary)
         except zipfile.BadZipFile as error:
@@ -113,26 +116,21 @@ def unpack(archive: Path, target: Path) -> None:
         shutil.copytree(temporary, target, dirs_exist_ok=True, copy_function=shutil.move)
 
 
-def main(arguments: list[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> None:
     """The command."""
-    parser = argparse.ArgumentParser(
-        prog="python -m unetv2.data.download", description="Fetch a dataset."
-    )
+    parser = argparse.ArgumentParser(prog="unetv2 download", description="Fetch a dataset.")
     parser.add_argument("name", help=", ".join(registry()))
-    parser.add_argument(
-        "--data", help="folder for the datasets (or set DATA_DIR; else the repository's data)"
-    )
-    options = parser.parse_args(arguments)
+    where = "folder for the datasets (or set DATA_DIR; else the repository's data)"
+    parser.add_argument("--data", help=where)
+    options = parser.parse_args(argv)
     try:
         folder = download(options.name, options.data)
-        print(
-            f"{options.name}: {len(find(options.name, options.data).pairs)} image and mask pairs in {folder}"
-        )
+        pairs = find(options.name, options.data).pairs
     except (LookupError, ValueError, OSError) as error:
         sys.exit(f"error: {error}")
-    print(
-        f"licence: {registry()[options.name]['licence']}; please cite {registry()[options.name]['citation']}"
-    )
+    entry = registry()[options.name]
+    print(f"{options.name}: {len(pairs)} image and mask pairs in {folder}")
+    print(f"licence: {entry['licence']}; please cite {entry['citation']}")
 
 
 if __name__ == "__main__":

@@ -12,6 +12,9 @@ import cv2
 import numpy as np
 from PIL import Image, ImageOps
 
+from .pairs import Values
+from .rle import RunLengths
+
 __all__ = ["read_image", "read_mask", "read_raw_mask", "resize", "to_classes"]
 
 
@@ -71,48 +74,68 @@ def read_image(path: Path, upright: bool = False) -> np.ndarray:
     return np.repeat(values, 3 // values.shape[2], axis=2)
 
 
-def read_raw_mask(path: Path) -> np.ndarray:
-    """(h, w) mask values as they are in the file; colours become grey, a colour palette's indices
-    stay indices.
+def read_raw_mask(mask: Path | RunLengths, colours: bool = False) -> np.ndarray:
+    """(h, w) mask values as they are in the file; a colour palette's indices stay indices.
 
-    `path` may be a folder of masks, one per object: their maximum.
+    Colours become grey, or with `colours` whole numbers 0xrrggbb. A folder of masks, one per
+    object, becomes their maximum; rows of a table become 1.
+
+    Raises:
+        ValueError: as `read_image`.
     """
-    if path.is_dir():
-        return np.maximum.reduce([read_raw_mask(file) for file in sorted(path.glob("*.png"))])
-    image = _open(path)
+    if isinstance(mask, RunLengths):
+        return mask.read()
+    if mask.is_dir():
+        return np.maximum.reduce(
+            [read_raw_mask(file, colours) for file in sorted(mask.glob("*.png"))]
+        )
+    image = _open(mask)
+    if colours:
+        red, green, blue = np.moveaxis(np.asarray(image.convert("RGB"), np.int32), 2, 0)
+        return red << 16 | green << 8 | blue
     if image.mode == "P":
         palette = np.array(image.getpalette()).reshape(-1, 3)
         return np.asarray(image.convert("L") if (palette == palette[:, :1]).all() else image)
     return np.asarray(image if image.mode == "L" or image.mode[0] in "IF" else image.convert("L"))
 
 
-def to_classes(raw: np.ndarray, values: tuple[int, ...] | None) -> np.ndarray:
-    """uint8 class ids from mask values: k + 1 where `raw == values[k]`; binary if None.
+def in_colours(values: Values) -> bool:
+    """Whether classes are told by colours."""
+    return isinstance(values, tuple) and isinstance(values[0], str)
 
-    Binary: above 127, as the field reads Kvasir's JPEG masks with their grey borders; above 0 where
-    no value exceeds 1.
+
+def numbers(values: tuple) -> list[int]:
+    """The raw value of each class: `values`, with colours as 0xrrggbb."""
+    return [int(value[1:], 16) if isinstance(value, str) else value for value in values]
+
+
+def to_classes(raw: np.ndarray, values: Values) -> np.ndarray:
+    """uint8 class ids from raw mask values: k + 1 where `raw` has the value of class k.
+
+    Instances: 1 for every value but 0. Binary (None): above 127, as the field reads Kvasir's JPEG
+    masks with their grey borders; above 0 where no value exceeds 1.
     """
+    if values == "instances":
+        return (raw != 0).astype(np.uint8)
     if values is None:
         return (raw > (127 if raw.max() > 1 else 0)).astype(np.uint8)
-    return sum(np.uint8(k + 1) * (raw == value).astype(np.uint8) for k, value in enumerate(values))
+    ids = np.zeros(raw.shape, np.uint8)
+    for k, value in enumerate(numbers(values)):
+        ids[raw == value] = k + 1
+    return ids
 
 
-def read_mask(path: Path, values: tuple[int, ...] | None = None) -> np.ndarray:
+def read_mask(mask: Path | RunLengths, values: Values = None) -> np.ndarray:
     """uint8 (h, w) class ids 0..K at the file's own size."""
-    return to_classes(read_raw_mask(path), values)
+    return to_classes(read_raw_mask(mask, in_colours(values)), values)
 
 
 def resize(image: np.ndarray, size: int, mask: bool = False) -> np.ndarray:
     """To (size, size): images by area when shrinking and bilinear when growing, masks by the
     nearest pixel centre.
     """
-    how = (
-        cv2.INTER_NEAREST_EXACT
-        if mask
-        else cv2.INTER_AREA
-        if min(image.shape[:2]) > size
-        else cv2.INTER_LINEAR
-    )
+    shrinks = min(image.shape[:2]) > size
+    how = cv2.INTER_NEAREST_EXACT if mask else cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
     return (
         image
         if image.shape[:2] == (size, size)

@@ -6,15 +6,16 @@ splits.
 
 import os
 import re
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import yaml
 
 from ..common.errors import unknown
+from .folder import grouped, read_folder
+from .pairs import Pair, Problems, Source, unpaired
 
 __all__ = [
     "HERE",
@@ -30,47 +31,7 @@ __all__ = [
 ]
 
 HERE = Path(__file__).parent
-SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".gif", ".webp", ".ppm", ".pgm"}
-MASK_ENDING = re.compile(
-    r"[-_ ](mask|masks|segmentation|seg|gt|groundtruth|label|labels)$", re.IGNORECASE
-)
 SYNTHETIC = {"synthetic": "lesion", "synthetic-polyp": "polyp"}
-Problems = list[tuple[str, str]]  # (file or folder, what is wrong)
-
-
-class Pair(NamedTuple):
-    id: str
-    image: Path
-    mask: Path  # a file, or a folder of masks to be united
-    group: str = ""  # patient, video, slide; empty: not known
-
-    @property
-    def files(self) -> tuple[Path, Path]:
-        return self.image, self.mask
-
-
-@dataclass
-class Source:
-    """What was found on disk: the pairs of each part, and what is wrong with the names."""
-
-    name: str
-    classes: tuple[str, ...]
-    values: tuple[int, ...] | None  # mask value of each class; None: binary, see images.to_classes
-    train: list[Pair]
-    val: list[Pair] | None  # None: to be carved from train
-    tests: dict[str, list[Pair]]
-    problems: Problems = field(default_factory=list)
-    tiles: bool = False  # few large images, cut into tiles instead of resized
-    test_share: float = 0.0  # of `train`, still to be drawn by group as the test part
-    tests_only: bool = False  # nothing here is trained on
-
-    @property
-    def pairs(self) -> list[Pair]:
-        return [
-            *self.train,
-            *(self.val or []),
-            *(pair for pairs in self.tests.values() for pair in pairs),
-        ]
 
 
 @cache
@@ -109,7 +70,7 @@ def find(name: str, data_dir: str | Path | None = None, *, tests_only: bool = Fa
         FileNotFoundError: nothing there; says where it looked and how to get the data.
     """
     if name.startswith("folder:"):
-        source = _folder(Path(name.removeprefix("folder:")).expanduser(), name)
+        source = read_folder(Path(name.removeprefix("folder:")).expanduser(), name)
     else:
         source = _registered(name, data_root(data_dir), tests_only)
     if tests_only:
@@ -124,8 +85,8 @@ def _registered(name: str, root: Path, tests_only: bool) -> Source:
     entry = registry()[name]
     if entry["split"] == "test-only" and not tests_only:
         raise ValueError(
-            f"dataset {name!r} is a test set ({entry['title']}) and cannot be trained on: train on 'pranet', "
-            f"and its scores on {name!r} come with it where the files are present"
+            f"dataset {name!r} is a test set ({entry['title']}) and cannot be trained on: train on "
+            f"'pranet', and its scores on {name!r} come with it where the files are present"
         )
     source = Source(
         name, tuple(entry["classes"]), None, [], None, {}, tiles=entry.get("tiles", False)
@@ -155,13 +116,10 @@ def _scan(name: str, root: Path) -> tuple[list[Pair], Problems]:
             problems = [problem for _, wrong in matched for problem in wrong]
             if pairs or problems:
                 if len(pairs) < entry["pairs"]:
-                    problems.append(
-                        (
-                            str(base),
-                            f"incomplete: {len(pairs)} of {entry['pairs']} image and mask pairs",
-                        )
-                    )
-                return sorted(pairs), problems
+                    text = f"incomplete: {len(pairs)} of {entry['pairs']} image and mask pairs"
+                    problems.append((str(base), text))
+                pairs, ungrouped = grouped(sorted(pairs), entry.get("groups"), HERE / "splits")
+                return pairs, problems + ungrouped
     places = "\n  ".join(dict.fromkeys(searched))
     how = (
         f"unetv2 download {name} --data {root}"
@@ -186,17 +144,9 @@ def _match(base: Path, images: str, mask: str) -> tuple[list[Pair], Problems]:
     template = re.compile(re.escape(mask).replace(r"\{id\}", "(.+)"))
     found = base.glob(mask.replace("{id}", "*"))
     masks = {template.fullmatch(path.relative_to(base).as_posix())[1]: path for path in found}
-    # a bundle's folder holds several datasets: a mask is an orphan only where no image at all has
-    # its name
-    images_there = (
-        there
-        if by_folder
-        else {path.stem for path in base.glob(f"{Path(images).parent.as_posix()}/*")}
-    )
-    problems = [(str(there[id]), "image without a mask") for id in there if id not in masks]
-    problems += [
-        (str(masks[id]), "mask without an image") for id in masks if id not in images_there
-    ]
+    # a bundle's folder holds several datasets: a mask is an orphan where no image has its name
+    beside = {path.stem for path in base.glob(f"{Path(images).parent.as_posix()}/*")}
+    problems = unpaired(there, masks, known=there if by_folder else beside)
     return [Pair(id, path, masks[id]) for id, path in there.items() if id in masks], problems
 
 
@@ -214,91 +164,7 @@ def draw(items: list, fraction: float, seed: int) -> tuple[list, list]:
     """(rest, drawn): a share of `items`, at least one, drawn at random; both keep the order of
     `items`.
     """
-    drawn = set(
-        np.random.default_rng(seed)
-        .permutation(len(items))[: max(1, round(fraction * len(items)))]
-        .tolist()
-    )
-    return [x for i, x in enumerate(items) if i not in drawn], [
-        x for i, x in enumerate(items) if i in drawn
-    ]
-
-
-def _folder(path: Path, name: str) -> Source:
-    """A user's own data: PATH/{images,masks}, or the same below PATH/train, PATH/val and PATH/test.
-
-    Without a test folder 20 % of the pairs are to be drawn as test. PATH/dataset.yaml may hold
-    `classes: {name: mask value}`.
-    """
-    if not path.is_dir():
-        raise FileNotFoundError(f"{name}: no such folder: {path.absolute()}")
-    classes, values = _classes(path / "dataset.yaml")
-    parts, problems = {}, []
-    for part in (".", "train", "val", "test"):
-        if (path / part / "images").is_dir() or (path / part / "masks").is_dir():
-            parts[part], wrong = _by_stem(path / part)
-            problems += wrong
-    if not any(parts.values()) and not problems:
-        raise FileNotFoundError(
-            f"{name}: no image and mask pairs. Expected {path / 'images'} and {path / 'masks'}, or the same below "
-            f"{path / 'train'} (and val, test), with equal file stems; see data/README.md"
-        )
-    train, test = parts.get(".", []) + parts.get("train", []), parts.get("test")
-    share = 0.2 if test is None else 0.0
-    return Source(
-        name,
-        classes,
-        values,
-        train,
-        parts.get("val"),
-        {"test": test or []},
-        problems,
-        test_share=share,
-    )
-
-
-def _classes(path: Path) -> tuple[tuple[str, ...], tuple[int, ...] | None]:
-    if not path.is_file():
-        return ("object",), None
-    content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    classes = content.get("classes") if isinstance(content, dict) else None
-    values = tuple(classes.values()) if isinstance(classes, dict) else ()
-    if (
-        not values
-        or len(set(values)) < len(values)
-        or not all(isinstance(v, int) and 0 < v < 256 for v in values)
-    ):
-        raise ValueError(
-            f"{path}: expected `classes: {{name: mask value}}` with different whole numbers from 1 to 255 "
-            f"(0 is background), got {content!r}"
-        )
-    return tuple(map(str, classes)), values
-
-
-def _by_stem(folder: Path) -> tuple[list[Pair], Problems]:
-    """Pairs of folder/images and folder/masks; a mask's stem may end in `_mask`, `_segmentation`
-    and the like.
-    """
-    found, problems = {"images": {}, "masks": {}}, []
-    for sub, files in found.items():
-        for path in sorted((folder / sub).glob("[!.]*")):
-            if path.suffix.lower() in SUFFIXES:
-                stem = (
-                    MASK_ENDING.sub("", path.stem)
-                    if path.stem not in found["images"]
-                    else path.stem
-                )
-                stem = path.stem if sub == "images" else stem
-                if stem in files:
-                    problems.append((str(path), f"a second file for {stem!r} in {sub}"))
-                files.setdefault(stem, path)
-    images, masks = found["images"], found["masks"]
-    problems += [
-        (str(path), "image without a mask") for stem, path in images.items() if stem not in masks
-    ]
-    problems += [
-        (str(path), "mask without an image") for stem, path in masks.items() if stem not in images
-    ]
-    return [
-        Pair(stem, path, masks[stem]) for stem, path in images.items() if stem in masks
-    ], problems
+    order = np.random.default_rng(seed).permutation(len(items)).tolist()
+    drawn = set(order[: max(1, round(fraction * len(items)))])
+    rest = [item for i, item in enumerate(items) if i not in drawn]
+    return rest, [item for i, item in enumerate(items) if i in drawn]
