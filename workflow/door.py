@@ -39,13 +39,13 @@ EXAMPLES = """
 examples:
   ./run_all.sh                                   synthetic data, any CPU, minutes: start here
   ./run_all.sh --dry-run                         list the steps that would run, and why
-  ./run_all.sh --config paper-isic2017 --data DIR --weights DIR    the paper's protocol on real data;
-                                                 wants a GPU
+  ./run_all.sh --config paper-isic2017 --data DIR --weights DIR
+                                                 the paper's protocol on real data; wants a GPU
   ./run_all.sh --config isic2017-cpu --data DIR --weights DIR --datasets kvasir --seeds 0 \\
                --models thin+copy thin+my_module:MySkip --epochs 20 --output outputs/mine
   ./run_all.sh --datasets folder:PATH            your own images and masks
   ./run_all.sh --only 40                         one notebook (and what it needs)
-  ./run_all.sh lab                               the notebooks in JupyterLab; what follows goes to it
+  ./run_all.sh lab                               the notebooks in JupyterLab
   ./run_all.sh test -k losses                    the tests; what follows goes to pytest
   ./run_all.sh -- --rerun-triggers mtime         what follows -- goes to snakemake
 
@@ -383,7 +383,7 @@ def snakemake(command: list[str]) -> int:
 
 
 def main(argv: list[str]) -> int:
-    """Run what `argv` asks for; exit status 0: all is done, 1: a step failed, 2: nothing started."""
+    """Run what `argv` asks for; exit status 0: all is done, 1: a step failed, 2: none began."""
     cut = argv.index("--") if "--" in argv else len(argv)
     try:
         return run(options(argv[:cut]), argv[cut + 1 :])

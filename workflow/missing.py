@@ -1,4 +1,4 @@
-"""Print the lines of requirements.txt that this Python lacks (Kaggle, Colab); with `test`, those of the tests too."""
+"""Print the lines of requirements.txt that this Python lacks; with `test`, the tests' too."""
 
 import sys
 from importlib.metadata import PackageNotFoundError, version

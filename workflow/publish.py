@@ -76,7 +76,7 @@ def runs_of(source: Path) -> tuple[pd.DataFrame, dict]:
 
 
 def reading_copy(notebook: Path) -> str:
-    """The executed notebook without what papermill and widgets noted in it: times, paths of the machine."""
+    """The executed notebook without what papermill and widgets noted in it: times, paths."""
     nb = nbformat.read(notebook, as_version=4)
     for holder in (nb, *nb.cells):
         for key in ("papermill", "execution", "widgets"):

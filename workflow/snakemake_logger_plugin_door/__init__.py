@@ -1,4 +1,4 @@
-"""What a person sees while Snakemake runs: one line for each step, a report of each failure, a summary."""
+"""What a person sees while Snakemake runs: a line for each step, each failure, a summary."""
 
 import json
 import os
@@ -63,7 +63,7 @@ class LogHandler(LogHandlerBase):
         return f"[{place}] {label} ... {word}{duration(time.monotonic() - start)}"
 
     def say(self, text: str = "") -> None:
-        """Print `text`; a terminal also shows what is running now, until the next line replaces it."""
+        """Print `text`; a terminal also shows what runs now, until the next line replaces it."""
         if text:
             print(("\r\033[K" if sys.stdout.isatty() else "") + text, flush=True)
         if sys.stdout.isatty() and not self.common_settings.dryrun:
@@ -91,9 +91,8 @@ class LogHandler(LogHandlerBase):
         else:
             more = f", {self.failed} failed" * bool(self.failed) + f", {rest} not run" * bool(rest)
             again = "; the same command goes on from here" * bool(more)
-            self.say(
-                f"{self.done} of {self.total} steps done{more}, {duration(time.monotonic() - self.begin)}{again}"
-            )
+            time_taken = duration(time.monotonic() - self.begin)
+            self.say(f"{self.done} of {self.total} steps done{more}, {time_taken}{again}")
         super().close()
 
 
@@ -110,7 +109,7 @@ def duration(seconds: float) -> str:
 
 
 def why(reason: str) -> str:
-    """Snakemake's reason to run a step, in a few words; of parameters, the names of those that changed."""
+    """Snakemake's reason to run a step, in a few words; of parameters, the names that changed."""
     changed = re.search(r"Params have changed.*before: ('.*'|\".*\") now: ('.*'|\".*\")", reason)
     if not changed:
         words = {
@@ -156,7 +155,7 @@ def failure(executed: Path, log: Path) -> str:
 
 
 def code_cells(executed: Path) -> list[dict]:
-    """The code cells of an executed copy, `source` as lines; none where there is no such notebook."""
+    """The code cells of an executed copy, `source` as lines; none where there is no notebook."""
     if not executed.is_file():
         return []
     cells = json.loads(executed.read_text(encoding="utf-8"))["cells"]
