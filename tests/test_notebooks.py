@@ -16,7 +16,7 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
 SOLUTIONS = sorted((ROOT / "notebooks" / "solutions").glob("*_solutions.ipynb"))
 CONFIG = {
     "datasets": ["synthetic"],
-    "models": ["unet", "unetpp", "unetv2"],
+    "models": ["thin+copy", "thin+nested", "thin+sdi"],
     "seeds": [0],
     "run": {"image_size": 64, "epochs": 1, "batch_size": 8, "limit": 16},
     "family": ["tmi-unet-l2", "tmi-unet-l1", "tmi-unet++"],
