@@ -14,18 +14,25 @@ from unetv2.training.losses import hybrid
 def test_ce_dice_by_hand():
     # p = 0.5 everywhere, 4 pixels, 1 of them foreground: BCE = ln 2; Dice = (2 * 0.5 + 1) / (2 + 1 + 1) = 0.5
     mask = torch.tensor([[[[1.0, 0.0], [0.0, 0.0]]]])
-    assert losses.ce_dice_loss(torch.zeros(1, 1, 2, 2), mask).item() == pytest.approx(math.log(2) + 0.5)
+    assert losses.ce_dice_loss(torch.zeros(1, 1, 2, 2), mask).item() == pytest.approx(
+        math.log(2) + 0.5
+    )
     # three classes, p = 1/3 each, so sum(p) = 4/3; class 1 on 1 pixel, class 2 on 2
     target = torch.tensor([[[1, 2], [2, 0]]])
     dice = ((2 / 3 + 1) / (4 / 3 + 2) + (4 / 3 + 1) / (4 / 3 + 3)) / 2
-    assert losses.ce_dice_loss(torch.zeros(1, 3, 2, 2), target).item() == pytest.approx(math.log(3) + 1 - dice)
+    assert losses.ce_dice_loss(torch.zeros(1, 3, 2, 2), target).item() == pytest.approx(
+        math.log(3) + 1 - dice
+    )
 
 
 def test_monai_agrees_on_soft_dice():
     from monai.losses import DiceLoss
 
     g = torch.Generator().manual_seed(0)
-    logits, mask = torch.randn(3, 1, 9, 7, generator=g), (torch.rand(3, 1, 9, 7, generator=g) > 0.6).float()
+    logits, mask = (
+        torch.randn(3, 1, 9, 7, generator=g),
+        (torch.rand(3, 1, 9, 7, generator=g) > 0.6).float(),
+    )
     monai = DiceLoss(sigmoid=True, batch=True, smooth_nr=1, smooth_dr=1)(logits, mask)
     ours = losses.ce_dice_loss(logits, mask) - F.binary_cross_entropy_with_logits(logits, mask)
     torch.testing.assert_close(ours, monai)
@@ -47,7 +54,9 @@ def test_structure_loss_is_what_the_released_line_computes():
     torch.testing.assert_close(losses.structure_loss(logits, mask), (bce + iou).mean())
     pixel = F.binary_cross_entropy_with_logits(logits, mask, reduction="none")
     weighted = (w * pixel).sum((2, 3)) / w.sum((2, 3))
-    torch.testing.assert_close(losses.structure_loss(logits, mask, as_written=True), (weighted + iou).mean())
+    torch.testing.assert_close(
+        losses.structure_loss(logits, mask, as_written=True), (weighted + iou).mean()
+    )
     assert not torch.allclose(weighted, bce.expand_as(weighted))
 
 
@@ -66,7 +75,9 @@ def test_deep_supervision_weights_and_sizes():
     two = [losses.structure_loss(torch.full_like(mask, float(i)), mask).item() for i in range(2)]
     assert released == pytest.approx(sum(two), rel=1e-5)
     whole = [torch.full_like(mask, float(i)) for i in range(4)]
-    assert losses.make("unetpp", 1)(maps, mask).item() == pytest.approx(hybrid(whole, mask).item(), rel=1e-5)
+    assert losses.make("unetpp", 1)(maps, mask).item() == pytest.approx(
+        hybrid(whole, mask).item(), rel=1e-5
+    )
 
 
 @pytest.mark.parametrize("name", losses.NAMES)
@@ -101,13 +112,17 @@ def test_heads_without_a_loss_may_be_infinite():
     loss.backward()
     assert math.isfinite(loss.item())
     assert [m.grad.abs().sum().item() > 0 for m in maps] == [True, True, False, False]
-    assert all(m.grad.isfinite().all() for m in maps)  # 0, and not None: other processes wait for it
+    assert all(
+        m.grad.isfinite().all() for m in maps
+    )  # 0, and not None: other processes wait for it
 
 
 def test_half_precision_logits_are_computed_in_float32():
     mask = (torch.arange(128 * 128).reshape(1, 1, 128, 128) % 3 == 0).float()
     z = torch.randn(1, 1, 128, 128, generator=torch.Generator().manual_seed(0)).half()
-    assert losses.make("paper", 1)(z, mask).item() == pytest.approx(losses.make("paper", 1)(z.float(), mask).item())
+    assert losses.make("paper", 1)(z, mask).item() == pytest.approx(
+        losses.make("paper", 1)(z.float(), mask).item()
+    )
 
 
 def test_wrong_names_and_classes():
@@ -153,7 +168,9 @@ def test_hybrid_with_two_classes(form):
     assert hybrid(-z, ids, form) > 10
     z = torch.zeros(1, 2, 2, 2, requires_grad=True)
     hybrid(z, ids, form).backward()
-    assert (z.grad.gather(1, ids[:, None]) < 0).all()  # the right class goes up in every pixel, background too
+    assert (
+        z.grad.gather(1, ids[:, None]) < 0
+    ).all()  # the right class goes up in every pixel, background too
 
 
 @pytest.mark.parametrize(("form", "blind"), [("code", False), ("dlmia", False), ("tmi", True)])

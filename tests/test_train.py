@@ -37,7 +37,9 @@ class Tiny(nn.Module):
 
     def __init__(self, classes=1):
         super().__init__()
-        self.down = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout(0.2))
+        self.down = nn.Sequential(
+            nn.Conv2d(3, 8, 3, 2, 1), nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout(0.2)
+        )
         self.fine, self.coarse = nn.Conv2d(8, classes, 3, 1, 1), nn.Conv2d(8, classes, 1)
 
     def forward(self, x):
@@ -101,7 +103,9 @@ def stop_in_epoch(monkeypatch, epoch, error=KeyboardInterrupt):
     def cut(split, e, *args):
         batches = loader(split, e, *args)
         if e == epoch:
-            batches = (batch if i == 0 else (_ for _ in ()).throw(error) for i, batch in enumerate(batches))
+            batches = (
+                batch if i == 0 else (_ for _ in ()).throw(error) for i, batch in enumerate(batches)
+            )
         return batches
 
     monkeypatch.setattr(train, "_loader", cut)
@@ -110,22 +114,34 @@ def stop_in_epoch(monkeypatch, epoch, error=KeyboardInterrupt):
 def test_a_run_folder_is_complete_and_the_model_is_its_best(tmp_path, seg):
     model = tiny()
     result = train.fit(model, seg, params(tmp_path, lr=0.02, epochs=4))
-    assert (tmp_path / "log.csv").read_text().splitlines()[0] == "epoch,loss,val_dice,val_iou,lr,seconds"
+    assert (tmp_path / "log.csv").read_text().splitlines()[
+        0
+    ] == "epoch,loss,val_dice,val_iou,lr,seconds"
     best = max(result["history"], key=lambda row: row["val_dice"])
     assert (result["best_epoch"], result["val_dice"]) == (best["epoch"], best["val_dice"])
     assert same(weights(tmp_path), model.state_dict())
     pairs = zip(predict(model, seg.val), seg.val.masks, strict=True)
-    dice = np.mean([2 * tp / max(2 * tp + fp + fn, 1) for z, m in pairs for tp, fp, fn in score.confusion(z, m, 1)])
+    dice = np.mean(
+        [
+            2 * tp / max(2 * tp + fp + fn, 1)
+            for z, m in pairs
+            for tp, fp, fn in score.confusion(z, m, 1)
+        ]
+    )
     assert dice == pytest.approx(result["val_dice"])
     assert result["history"][-1]["loss"] < result["history"][0]["loss"]
-    assert result["history"][-1]["lr"] == pytest.approx(0.02 * (1 / 12) ** 0.9)  # the 12th of 12 steps
+    assert result["history"][-1]["lr"] == pytest.approx(
+        0.02 * (1 / 12) ** 0.9
+    )  # the 12th of 12 steps
 
 
 def test_same_seed_same_weights(tmp_path, seg):
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         train.fit(tiny(), seg, params(tmp_path / name, seed=seed))
     assert same(weights(tmp_path / "a"), weights(tmp_path / "b"))
-    assert not same(weights(tmp_path / "a"), weights(tmp_path / "c"))  # order, augmentation and dropout differ
+    assert not same(
+        weights(tmp_path / "a"), weights(tmp_path / "c")
+    )  # order, augmentation and dropout differ
 
 
 @pytest.mark.parametrize("recipe", ["paper", "released"])
@@ -283,13 +299,20 @@ def test_the_model_sees_images_in_its_encoders_normalisation(tmp_path, seg):
 def test_released_recipe(seg, tmp_path, monkeypatch):
     """Three steps a batch at 0.75, 1, 1.25 in multiples of 32; constant rate; each element of the gradient in +-0.5."""
     images = torch.zeros(2, 3, 352, 352)
-    sizes = [x.shape[-1] for x, _ in train._scaled([{"image": images, "mask": images[:, :1]}], (0.75, 1, 1.25), "cpu")]
+    sizes = [
+        x.shape[-1]
+        for x, _ in train._scaled(
+            [{"image": images, "mask": images[:, :1]}], (0.75, 1, 1.25), "cpu"
+        )
+    ]
     assert sizes == [256, 352, 448]
     model, seen = tiny(), []
     step = torch.optim.AdamW.step
 
     def watch(self, *args, **kwargs):
-        seen.append((max(p.grad.abs().max().item() for p in model.parameters()), self.param_groups[0]["lr"]))
+        seen.append(
+            (max(p.grad.abs().max().item() for p in model.parameters()), self.param_groups[0]["lr"])
+        )
         return step(self, *args, **kwargs)
 
     monkeypatch.setattr(torch.optim.AdamW, "step", watch)
@@ -302,11 +325,16 @@ def test_released_recipe(seg, tmp_path, monkeypatch):
 
 def test_several_classes(tmp_path, seg):
     split = Split(
-        seg.train.ids, seg.train.images, seg.train.masks * (1 + np.arange(12) % 2)[:, None, None].astype("uint8")
+        seg.train.ids,
+        seg.train.images,
+        seg.train.masks * (1 + np.arange(12) % 2)[:, None, None].astype("uint8"),
     )
     two = SegData("two", ("a", "b"), split, split, {"test": split})
     result = train.fit(tiny(classes=3), two, params(tmp_path, lr=0.02))
-    assert 0 <= result["val_dice"] <= 1 and result["history"][-1]["loss"] < result["history"][0]["loss"]
+    assert (
+        0 <= result["val_dice"] <= 1
+        and result["history"][-1]["loss"] < result["history"][0]["loss"]
+    )
     with pytest.raises(ValueError, match="use 'paper'"):
         train.fit(tiny(classes=3), two, params(tmp_path / "b", recipe="released"))
 
@@ -317,11 +345,16 @@ def test_nan_stops_and_keeps_the_best(tmp_path, seg, monkeypatch):
     def poisoned(*args):
         def loss(out, mask):
             calls.append(1)
-            return make(*args)(out, mask) * (float("nan") if len(calls) == 5 else 1)  # in epoch 2 of 3 steps
+            return make(*args)(out, mask) * (
+                float("nan") if len(calls) == 5 else 1
+            )  # in epoch 2 of 3 steps
 
         return loss
 
-    with monkeypatch.context() as patch, pytest.raises(FloatingPointError, match="the loss is nan in epoch 2, step 2"):
+    with (
+        monkeypatch.context() as patch,
+        pytest.raises(FloatingPointError, match="the loss is nan in epoch 2, step 2"),
+    ):
         patch.setattr(losses, "make", poisoned)
         train.fit(tiny(), seg, params(tmp_path))
     assert all(torch.isfinite(t).all() for t in weights(tmp_path).values())
@@ -408,7 +441,9 @@ def test_a_process_tries_its_own_gpu_alone(tmp_path, monkeypatch):
 
 def test_errors_before_training(tmp_path, seg, monkeypatch):
     monkeypatch.setattr(train, "_loader", None)  # nothing below may get as far as a batch
-    with pytest.raises(ValueError, match=r"image_size=50 cannot be used with .*Wrong input shape.*try 32 or 64"):
+    with pytest.raises(
+        ValueError, match=r"image_size=50 cannot be used with .*Wrong input shape.*try 32 or 64"
+    ):
         train.fit(tiny(), seg, params(tmp_path / "size", image_size=50))
     assert not (tmp_path / "size").exists()
     with pytest.raises(RuntimeError, match="precision 'fp16' is for a GPU"):
@@ -420,7 +455,9 @@ def test_errors_before_training(tmp_path, seg, monkeypatch):
     with pytest.raises(OSError, match=r"cannot write .*file/run/params.json"):
         train.fit(tiny(), seg, params(tmp_path / "file" / "run"))
     with pytest.raises(ValueError, match="not enough"):
-        train.fit(tiny(), SegData("toy", ("a",), seg.train, Split([], [], []), {}), params(tmp_path))
+        train.fit(
+            tiny(), SegData("toy", ("a",), seg.train, Split([], [], []), {}), params(tmp_path)
+        )
     monkeypatch.setattr(train.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 10}))
     with pytest.raises(OSError, match="has 0 MiB free"):
         train.fit(tiny(), seg, params(tmp_path / "full"))
@@ -467,7 +504,9 @@ def test_channels_last(tmp_path, seg, monkeypatch):
 def test_compile(tmp_path, seg, monkeypatch, capsys):
     def small():
         torch.manual_seed(0)
-        return torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3, padding=1), torch.nn.ReLU(), torch.nn.Conv2d(4, 1, 1))
+        return torch.nn.Sequential(
+            torch.nn.Conv2d(3, 4, 3, padding=1), torch.nn.ReLU(), torch.nn.Conv2d(4, 1, 1)
+        )
 
     plain = train.fit(small(), seg, params(tmp_path / "plain"))
     monkeypatch.setattr(env, "compile_problem", lambda device: "no compiler")
@@ -477,7 +516,10 @@ def test_compile(tmp_path, seg, monkeypatch, capsys):
     monkeypatch.undo()
     if problem := env.compile_problem("cpu"):
         pytest.skip(problem)
-    compiled, calls = train.fit(small(), seg, params(tmp_path / "compiled", compile=True)), torch._dynamo.utils.counters
+    compiled, calls = (
+        train.fit(small(), seg, params(tmp_path / "compiled", compile=True)),
+        torch._dynamo.utils.counters,
+    )
     assert calls["stats"]["unique_graphs"] > 0
     losses_ = ([row["loss"] for row in result["history"]] for result in (compiled, plain))
     np.testing.assert_allclose(*losses_, rtol=1e-4)
@@ -491,7 +533,18 @@ def test_gpu(tmp_path, seg, precision):
     assert result["history"][-1]["loss"] < result["history"][0]["loss"]
 
 
-ARGS = ["--model", "thin+copy", "--encoder", "tu-test_resnet", "--image-size", "32", "--limit", "8", "--batch-size", "4"]
+ARGS = [
+    "--model",
+    "thin+copy",
+    "--encoder",
+    "tu-test_resnet",
+    "--image-size",
+    "32",
+    "--limit",
+    "8",
+    "--batch-size",
+    "4",
+]
 
 
 def environment():
@@ -564,14 +617,23 @@ def test_two_processes_train_as_one(tmp_path):
     for recipe in ("paper", "released-isic", "unetpp", "released"):
         one = params(tmp_path / f"{recipe}-1", recipe=recipe, lr=0.01)
         expected = train.fit(shared(), toy(), one)["history"]
-        start, alone, two = shared().state_dict(), *map(weights, (tmp_path / f"{recipe}-1", tmp_path / recipe))
+        start, alone, two = (
+            shared().state_dict(),
+            *map(weights, (tmp_path / f"{recipe}-1", tmp_path / recipe)),
+        )
         moved = [k for k in alone if not torch.equal(alone[k], start[k])]
         assert len(moved) >= 10 and {"down.1.running_var", "down.3.running_var"} <= set(moved)
         for key in alone:
-            torch.testing.assert_close(two[key], alone[key], rtol=1e-4, atol=1e-5, msg=f"{recipe} {key}")
-        found = np.atleast_1d(np.genfromtxt(tmp_path / recipe / "log.csv", delimiter=",", names=True))
+            torch.testing.assert_close(
+                two[key], alone[key], rtol=1e-4, atol=1e-5, msg=f"{recipe} {key}"
+            )
+        found = np.atleast_1d(
+            np.genfromtxt(tmp_path / recipe / "log.csv", delimiter=",", names=True)
+        )
         np.testing.assert_allclose(found["loss"], [row["loss"] for row in expected], rtol=1e-5)
-        np.testing.assert_allclose(found["val_dice"], [row["val_dice"] for row in expected], rtol=1e-5)
+        np.testing.assert_allclose(
+            found["val_dice"], [row["val_dice"] for row in expected], rtol=1e-5
+        )
     assert (tmp_path / "order").read_text() == "0011"
     assert done.stdout.count("per_image  Dice") == 1
     assert {p.name for p in (tmp_path / "run").iterdir()} == FILES
@@ -590,7 +652,10 @@ def test_a_terminated_process_leaves_a_resumable_folder(tmp_path):
     assert {p.name for p in tmp_path.iterdir()} <= begun
     history = torch.load(tmp_path / "resume.pt", weights_only=True)["history"]
     assert 1 <= len(history) < 60 and len(
-        load_weights(networks.create_model("thin+copy", "tu-test_resnet", deep_supervision=True), tmp_path / "model.safetensors").state_dict()
+        load_weights(
+            networks.create_model("thin+copy", "tu-test_resnet", deep_supervision=True),
+            tmp_path / "model.safetensors",
+        ).state_dict()
     )
 
 
@@ -612,7 +677,9 @@ def test_every_parameter_is_an_option(capsys):
     assert end.value.code == 0 and "example:" in text
     for name in RunParams.model_fields:
         assert f"--{name.replace('_', '-')}" in text
-    given = vars(run._parser().parse_args("--lr 1e-3 --encoder-weights None --data 7 --limit 5".split()))
+    given = vars(
+        run._parser().parse_args("--lr 1e-3 --encoder-weights None --data 7 --limit 5".split())
+    )
     assert given == {"lr": 1e-3, "encoder_weights": None, "data_dir": "7", "limit": 5}
 
 

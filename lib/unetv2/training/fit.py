@@ -240,7 +240,11 @@ def _try_size(model: nn.Module, params: RunParams) -> None:
         if _out_of_memory(error):
             raise
         reason = str(error).strip().splitlines()[0][:200]
-        name = params.model if params.model.startswith("tmi-") else f"{params.model} on {params.encoder}"
+        name = (
+            params.model
+            if params.model.startswith("tmi-")
+            else f"{params.model} on {params.encoder}"
+        )
         hint = f"try {s // 32 * 32} or {s // 32 * 32 + 32}"
         raise ValueError(f"image_size={s} cannot be used with {name} ({reason}); {hint}") from error
 
