@@ -1,4 +1,4 @@
-"""Export: the file computes what the model computes, at any batch and size, alone; what cannot be, is one error."""
+"""Export: the file computes what the model computes, at any batch and size, alone."""
 
 import copy
 import json
@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import nn
 
-from unetv2 import export, models
-from unetv2.nested import NestedUNet
-from unetv2.nested_smp import NestedUnetPlusPlus
-from unetv2.params import RunParams
+from unetv2 import networks
+from unetv2.common.params import RunParams
+from unetv2.inference import export
+from unetv2.networks import NestedUNet, NestedUnetPlusPlus
 
 FREE = ("batch", "height", "width")
 
@@ -27,21 +27,22 @@ def load(path):
 
 
 def pruned():
-    return NestedUNet(in_channels=2, filters=(4, 8, 16, 32), norm=True, classes=3).prune(2)
+    return NestedUNet(
+        in_channels=2, filters=(4, 8, 16, 32), norm=True, classes=3, deep_supervision=True
+    ).prune(2)
 
 
 def pruned_smp():
-    return NestedUnetPlusPlus("tu-test_resnet", encoder_weights=None).prune(1)
+    options = {"encoder_weights": None, "deep_supervision": True}
+    return NestedUnetPlusPlus("tu-test_resnet", **options).prune(1)
 
 
 CASES = {
-    "unetv2.onnx": lambda: models.UnetV2(
-        "tu-test_resnet", encoder_weights=None, levels=2
-    ),  # few levels, here and below, for speed
+    "sdi.onnx": lambda: networks.create_model("thin+sdi-l2", "tu-test_resnet"),  # few levels: quick
     "pruned.onnx": pruned,
     "pruned-smp.onnx": pruned_smp,
-    "unetpp.pt2": lambda: models.build("unetpp", "tu-test_resnet"),
-    "sdi.pt2": lambda: models.with_sdi("unet", "tu-test_resnet", None, encoder_depth=3, decoder_channels=(8, 8, 8)),
+    "unetpp.pt2": lambda: networks.create_model("thin+nested", "tu-test_resnet"),
+    "sdi.pt2": lambda: networks.create_model("smp-unet+sdi-l2", "tu-test_resnet"),
 }
 
 
@@ -53,13 +54,18 @@ def test_file_computes_the_same_at_other_sizes(case, tmp_path):
     assert done.path == path and done.free == FREE and 0 <= done.difference < 1e-5
     assert model.training and all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
     channels, run = model.config["in_channels"], load(path)
-    for shape in ((1, channels, 96, 64), (2, channels, 128, 160)):  # neither the traced nor the checked ones
+    for shape in (
+        (1, channels, 96, 64),
+        (2, channels, 128, 160),
+    ):  # neither the traced nor the checked ones
         x = torch.rand(shape)
         with torch.no_grad():
             expected = model.eval()(x)
             found = run(x)
         assert found.shape == (shape[0], model.config["classes"], *shape[2:])
-        torch.testing.assert_close(found, expected, rtol=1e-4, atol=float(expected.abs().max()) * 1e-5)
+        torch.testing.assert_close(
+            found, expected, rtol=1e-4, atol=float(expected.abs().max()) * 1e-5
+        )
     assert [p.name for p in tmp_path.iterdir()] == [case]
 
 
@@ -111,12 +117,17 @@ class Decides(nn.Module):
     [
         (Bessel, "onnx", 64, "Bessel cannot be exported to onnx: .*bessel"),
         (Decides, "torch", 64, "Decides cannot be exported to torch: "),
-        (lambda: Fixed(64), "onnx", 96, "Fixed fails on an image of 3 x 96 x 96: The size of tensor"),
         (
-            lambda: models.build("unet", "tu-test_resnet"),
+            lambda: Fixed(64),
+            "onnx",
+            96,
+            "Fixed fails on an image of 3 x 96 x 96: The size of tensor",
+        ),
+        (
+            lambda: networks.create_model("thin+copy", "tu-test_resnet"),
             "onnx",
             100,
-            "UnetV2 fails on an image of 3 x 100 x 100: .*128",
+            "ThinUnet fails on an image of 3 x 100 x 100: .*128",
         ),
         (lambda: nn.Conv2d(3, 1, 1), "onxx", 64, "unknown format 'onxx'; did you mean 'onnx'"),
     ],
@@ -132,7 +143,9 @@ def test_a_file_that_computes_something_else_is_refused(tmp_path, monkeypatch):
         def forward(self, x):
             return x[:, :1] + torch.rand_like(x[:, :1])
 
-    with pytest.raises(ValueError, match=r"Noise cannot be exported to torch: its output differs .* by \d"):
+    with pytest.raises(
+        ValueError, match=r"Noise cannot be exported to torch: its output differs .* by \d"
+    ):
         export.export(Noise(), tmp_path / "m.pt2", "torch", size=64)
     assert not list(tmp_path.iterdir())
 
@@ -148,22 +161,26 @@ def run_dir(monkeypatch, tmp_path):
     (tmp_path / "r").mkdir()
     monkeypatch.chdir(tmp_path)
     params = RunParams(image_size=64)
-    monkeypatch.setattr(export.evaluate, "load_run", lambda run: (nn.Conv2d(3, 1, 1), params))
+    monkeypatch.setattr(export.load, "load_run", lambda run: (nn.Conv2d(3, 1, 1), params))
     return tmp_path / "r"
 
 
 @pytest.mark.parametrize("args, name, format", [
-    ("--output m.pt2", "m.pt2", "torch"), ("--output m.ONNX", "m.ONNX", "onnx"), ("", "r/model.onnx", "onnx"),
+    ("--output m.pt2", "m.pt2", "torch"), ("--output m.ONNX", "m.ONNX", "onnx"),
+    ("", "r/model.onnx", "onnx"),
     ("--format torch", "r/model.pt2", "torch"), ("--format torch --output m", "m", "torch"),
 ])  # fmt: skip
 def test_the_ending_names_the_format(args, name, format, run_dir):
     export.main(["r", *args.split()])
     content = (run_dir.parent / name).read_bytes()
-    assert content.startswith(b"PK") == (format == "torch") and (format == "torch" or b"logits" in content)
+    assert content.startswith(b"PK") == (format == "torch") and (
+        format == "torch" or b"logits" in content
+    )
 
 
 @pytest.mark.parametrize("args, words", [
-    ("--format torch --output m.onnx", "m.onnx and --format do not agree"), ("--output m.zip", "in .onnx for onnx"),
+    ("--format torch --output m.onnx", "m.onnx and --format do not agree"),
+    ("--output m.zip", "in .onnx for onnx"),
     ("--format torch --output r", "r is a folder: name a file"),
 ])  # fmt: skip
 def test_output_that_cannot_be_is_an_error_before_the_work(args, words, run_dir, monkeypatch):
@@ -184,13 +201,21 @@ def test_interrupted_export_is_one_line_and_no_file(run_dir, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not os.environ.get("UNETV2_SWEEP"), reason="20 minutes of CPU: set UNETV2_SWEEP=1")
+@pytest.mark.skipif(
+    not os.environ.get("UNETV2_SWEEP"), reason="20 minutes of CPU: set UNETV2_SWEEP=1"
+)
 def test_every_model_of_the_registry(tmp_path):
     free = {}
-    for name in models.names():
+    for name in networks.list_models():
         for format in export.FORMATS:
-            model = models.build(name, "tu-pvt_v2_b0" if "stride2" in name else "tu-test_resnet", width=8)
-            free[name, format] = export.export(model, tmp_path / "file", format, size=128, name=name).free
+            model = networks.create_model(
+                name, "tu-pvt_v2_b0" if "stride2" in name else "tu-test_resnet", width=8
+            )
+            free[name, format] = export.export(
+                model, tmp_path / "file", format, size=128, name=name
+            ).free
     fixed = {case for case, names in free.items() if names != FREE}  # these get a free batch alone
-    atrous = {(f"smp-{arch}{sdi}", "torch") for arch in ("deeplabv3plus", "pan") for sdi in ("", "+sdi")}
+    atrous = {
+        (f"smp-{arch}{sdi}", "torch") for arch in ("deeplabv3plus", "pan") for sdi in ("", "+sdi")
+    }
     assert fixed == atrous | {("smp-upernet", "onnx"), ("smp-upernet+sdi", "onnx")}

@@ -1,4 +1,4 @@
-"""Predict: masks of the image's own size and place; what cannot be read is reported, and the rest done."""
+"""Predict: masks of the image's own size and place; what cannot be read is reported."""
 
 import json
 import shutil
@@ -14,12 +14,16 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
 
-from unetv2 import data, export, models, predict
-from unetv2.params import RunParams
+from unetv2 import data, networks
+from unetv2.common.params import RunParams
+from unetv2.inference import export, predict
 
 
 class Bright(nn.Module):
-    """p > 0.5 where a pixel is brighter than half; of several classes the brightest channel, 0 where all are dark."""
+    """p > 0.5 where a pixel is brighter than half.
+
+    Of several classes the brightest channel, 0 where all are dark.
+    """
 
     def __init__(self, classes=1):
         super().__init__()
@@ -30,7 +34,9 @@ class Bright(nn.Module):
         self.sizes[tuple(x.shape)] += 1
         mean, std = (torch.tensor(v)[:, None, None] for v in (data.MEAN, data.STD))
         z = (x * std + mean)[:, : self.classes] - 0.5
-        return self.scale * (z if self.classes == 1 else torch.cat([torch.zeros_like(z[:, :1]), z], 1))
+        return self.scale * (
+            z if self.classes == 1 else torch.cat([torch.zeros_like(z[:, :1]), z], 1)
+        )
 
 
 def picture(h=48, w=80, at=(slice(0, 24), slice(0, 30))):
@@ -63,7 +69,13 @@ def test_mask_has_the_images_size_whatever_the_format(tmp_path):
     image = Image.fromarray(picture())
     save(source / "rgb.png")
     image.rotate(90, expand=True).save(source / "turned.jpg", exif=exif, quality=95)
-    modes = {"L": "grey.png", "RGBA": "rgba.png", "P": "palette.gif", "CMYK": "cmyk.jpg", "1": "bits.png"}
+    modes = {
+        "L": "grey.png",
+        "RGBA": "rgba.png",
+        "P": "palette.gif",
+        "CMYK": "cmyk.jpg",
+        "1": "bits.png",
+    }
     for mode, name in modes.items():
         image.convert(mode, dither=Image.Dither.NONE).save(source / name)
     save(source / "sixteen.png", picture()[..., 0].astype(np.uint16) * 200)
@@ -72,7 +84,11 @@ def test_mask_has_the_images_size_whatever_the_format(tmp_path):
     assert len(done.masks) == 9 and not done.failed
     for path in done.masks:
         mask = read(path)
-        assert mask.dtype == np.uint8 and set(np.unique(mask)) == {0, 255} and mask.shape == TRUTH.shape, path
+        assert (
+            mask.dtype == np.uint8
+            and set(np.unique(mask)) == {0, 255}
+            and mask.shape == TRUTH.shape
+        ), path
         assert iou(mask > 0, TRUTH) > 0.95, path
 
 
@@ -88,13 +104,18 @@ def test_batches_folders_and_names(tmp_path):
     assert model.sizes == {(3, 3, 32, 32): 1, (1, 3, 32, 32): 1}
     files = [source / "a/x.png", source / "b/x.png", source / "a/x.png"]
     done = predict.predict((model, 32), files, tmp_path / "two")
-    assert [path.relative_to(tmp_path / "two").as_posix() for path in done.masks] == ["a/x_mask.png", "b/x_mask.png"]
+    assert [path.relative_to(tmp_path / "two").as_posix() for path in done.masks] == [
+        "a/x_mask.png",
+        "b/x_mask.png",
+    ]
 
 
 @pytest.mark.parametrize("names, masks", [
-    ("a.jpg a.png", "a.jpg a.png"), ("a.jpg a.png a.jpg.png", "a.jpg a.png a.jpg.png"),
-    ("a.jpg a.jpg.png", "a a.jpg.png"), ("a.png a.b.png", "a a.b"), ("a.bmp a.png a.png.gif a.png.gif.png",
-    "a.bmp a.png a.png.gif a.png.gif.png"),
+    ("a.jpg a.png", "a.jpg a.png"),
+    ("a.jpg a.png a.jpg.png", "a.jpg a.png a.jpg.png"),
+    ("a.jpg a.jpg.png", "a a.jpg.png"),
+    ("a.png a.b.png", "a a.b"),
+    ("a.bmp a.png a.png.gif a.png.gif.png", "a.bmp a.png a.png.gif a.png.gif.png"),
 ])  # fmt: skip
 def test_every_image_has_a_mask_of_its_own(names, masks, tmp_path):
     for name in names.split():
@@ -118,7 +139,9 @@ def test_results_stay_in_the_output_folder_under_the_names_the_user_gave(tmp_pat
     ):
         before = set(tmp_path.rglob("*"))
         done = predict.predict((Bright(), 32), given, tmp_path / "out")
-        assert {p.relative_to(tmp_path / "out").as_posix() for p in done.masks} == {f"{n}_mask.png" for n in names}
+        assert {p.relative_to(tmp_path / "out").as_posix() for p in done.masks} == {
+            f"{n}_mask.png" for n in names
+        }
         assert all(tmp_path / "out" in (p, *p.parents) for p in set(tmp_path.rglob("*")) - before)
         shutil.rmtree(tmp_path / "out")
 
@@ -138,16 +161,24 @@ def test_pillow_warns_the_user_of_nothing(tmp_path):
             assert read_image(Path(path)).shape == (48, 80, 3)
     """
     files = [tmp_path / "palette.png", tmp_path / "large.png"]
-    done = subprocess.run([sys.executable, "-W", "always", "-c", code, *files], capture_output=True, text=True)
-    assert done.returncode == 0 and "BombWarning" not in done.stderr and "Palette" not in done.stderr, done.stderr
+    done = subprocess.run(
+        [sys.executable, "-W", "always", "-c", code, *files], capture_output=True, text=True
+    )
+    assert (
+        done.returncode == 0 and "BombWarning" not in done.stderr and "Palette" not in done.stderr
+    ), done.stderr
 
 
 def test_logits_not_labels_are_enlarged(tmp_path):
     disc = np.hypot(*(np.mgrid[:512, :512] - 256)) < 150
     source = save(tmp_path / "disc.png", np.repeat(disc[..., None] * np.uint8(255), 3, 2))
     (path,) = predict.predict((Bright(), 32), source, tmp_path / "out").masks
-    steps = np.diff(np.count_nonzero(read(path)[256 - 140 : 256], axis=1))  # rows of the upper half grow smoothly
-    assert steps.max() < 40  # labels enlarged 16 x would grow by 32 at once, on both sides, and stand still between
+    steps = np.diff(
+        np.count_nonzero(read(path)[256 - 140 : 256], axis=1)
+    )  # rows of the upper half grow smoothly
+    assert (
+        steps.max() < 40
+    )  # labels enlarged 16 x would grow by 32 at once, on both sides, and stand still between
     assert (steps != 0).mean() > 0.5
     assert iou(read(path) > 0, disc) > 0.98
 
@@ -159,9 +190,17 @@ def test_overlay_probability_and_threshold(tmp_path):
     out = tmp_path / "out"
     predict.predict((Bright(), 64), source, out, overlay=True, probability=True)
     probability, overlay = read(out / "x_probability.png"), read(out / "x_overlay.png")
-    assert probability[10, 10] == round(255 / (1 + np.exp(-20 * (140 / 255 - 0.5)))) and probability[40, 70] == 0
+    assert (
+        probability[10, 10] == round(255 / (1 + np.exp(-20 * (140 / 255 - 0.5))))
+        and probability[40, 70] == 0
+    )
     changed = (overlay != image).any(-1)
-    assert overlay.shape == image.shape and changed[23, 10] and not changed[12, 15] and not changed[40, 70]
+    assert (
+        overlay.shape == image.shape
+        and changed[23, 10]
+        and not changed[12, 15]
+        and not changed[40, 70]
+    )
     (path,) = predict.predict((Bright(), 64), source, tmp_path / "strict", threshold=0.8).masks
     assert not read(path).any() and read(out / "x_mask.png").any()
 
@@ -174,7 +213,12 @@ def test_several_classes(tmp_path):
     (path,) = predict.predict(model, source, tmp_path / "out", probability=True, overlay=True).masks
     ids = read(path)
     assert (ids[:, :18] == 1).all() and (ids[:, 42:] == 2).all() and not ids[:, 22:38].any()
-    assert read(tmp_path / "out/x_probability1.png")[5, 5] > 250 > 5 > read(tmp_path / "out/x_probability2.png")[5, 5]
+    assert (
+        read(tmp_path / "out/x_probability1.png")[5, 5]
+        > 250
+        > 5
+        > read(tmp_path / "out/x_probability2.png")[5, 5]
+    )
     with pytest.raises(ValueError, match=r"threshold=0\.3 is for one class"):
         predict.predict(model, source, tmp_path / "two", threshold=0.3)
 
@@ -188,30 +232,47 @@ def test_what_is_no_image_is_reported_and_the_rest_done(tmp_path, capsys):
     (source / "dead.png").symlink_to("gone")
     save(source / "nan.tif", np.full((8, 8), np.nan, np.float32))
     with pytest.raises(SystemExit) as stop:
-        predict.main([str(run_of("unet", tmp_path / "run")), str(source), "--output", str(tmp_path / "out")])
+        predict.main(
+            [
+                str(run_of("thin+copy", tmp_path / "run")),
+                str(source),
+                "--output",
+                str(tmp_path / "out"),
+            ]
+        )
     assert capsys.readouterr().out == "2 masks written\n"
     lines = str(stop.value.code).splitlines()  # a text as code: printed, and status 1
     assert lines[0] == "left out: 5" and len(lines) == 6
     names = ("dead.png", "empty.jpg", "half.jpg", "nan.tif", "notes.txt")
-    assert all(f"cannot read {source / name}: " in line for name, line in zip(names, lines[1:], strict=True))
+    assert all(
+        f"cannot read {source / name}: " in line
+        for name, line in zip(names, lines[1:], strict=True)
+    )
     assert "dataset" not in str(lines)
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a_mask.png", "one_mask.png"]
     assert read(tmp_path / "out" / "one_mask.png").shape == (1, 1)
 
 
 def run_of(name, folder, config=None):
-    """A run folder as unetv2.train leaves it, with random weights; `config`: the model that params.json names."""
+    """A run folder as unetv2 train leaves it, with random weights.
+
+    `config`: the model that params.json names.
+    """
     folder.mkdir()
     params = RunParams(model=config or name, encoder="tu-test_resnet", image_size=64)
     (folder / "params.json").write_text(json.dumps(params.model_dump()))
     torch.manual_seed(0)
-    state = models.build(name, "tu-test_resnet").state_dict()
-    save_file({k: v.contiguous() for k, v in state.items()}, folder / "model.safetensors", metadata={"classes": "1"})
+    state = networks.for_run(params.model_copy(update={"model": name})).state_dict()
+    save_file(
+        {k: v.contiguous() for k, v in state.items()},
+        folder / "model.safetensors",
+        metadata={"classes": "1"},
+    )
     return folder
 
 
 def test_onnx_file_gives_the_runs_masks(tmp_path):
-    run, file = run_of("unet", tmp_path / "run"), tmp_path / "model.onnx"
+    run, file = run_of("thin+copy", tmp_path / "run"), tmp_path / "model.onnx"
     export.main([str(run), "--output", str(file)])
     noise = np.random.default_rng(0).integers(0, 255, (70, 90, 3), dtype=np.uint8)
     source = save(tmp_path / "x.png", noise)
@@ -229,9 +290,13 @@ def test_onnx_file_gives_the_runs_masks(tmp_path):
     (tmp_path / "half.onnx").write_bytes(file.read_bytes()[:1000])
     (tmp_path / "model.pt2").write_bytes(b"PK")
     for name in ("renamed.onnx", "foreign.onnx", "half.onnx", "model.pt2"):
-        with pytest.raises(ValueError, match=rf"{name} is no ONNX file that unetv2\.export wrote; name") as caught:
+        with pytest.raises(
+            ValueError, match=rf"{name} is no ONNX file that unetv2 export wrote; name"
+        ) as caught:
             predict.load(tmp_path / name)
-        assert len(str(caught.value).splitlines()) == 1 and "ONNXRuntimeError" not in str(caught.value)
+        assert len(str(caught.value).splitlines()) == 1 and "ONNXRuntimeError" not in str(
+            caught.value
+        )
 
 
 @pytest.mark.parametrize(
@@ -244,7 +309,13 @@ def test_onnx_file_gives_the_runs_masks(tmp_path):
         ("in/a.png", "in", {}, ValueError, "is among the images"),
         ("in", "a.file", {}, ValueError, r"a\.file is a file"),
         ("in", "a.file/out", {}, OSError, "cannot write .*a_mask"),
-        ("in", "old", {}, ValueError, "1 of the files .* are there already, as .*a_mask.*--overwrite"),
+        (
+            "in",
+            "old",
+            {},
+            ValueError,
+            "1 of the files .* are there already, as .*a_mask.*--overwrite",
+        ),
         ("in", "drawn", {"overlay": True}, ValueError, "there already, as .*a_overlay"),
         ("in", "drawn", {"probability": True}, ValueError, "there already, as .*a_probability"),
         ("in", "in/../in", {}, ValueError, "is among the images"),
@@ -278,8 +349,47 @@ def test_missing_run_and_checkpoint_of_another_model(tmp_path):
     with pytest.raises(FileNotFoundError, match="holds no trained run"):
         predict.predict(tmp_path / "gone", source, tmp_path / "out")
     with pytest.raises(ValueError, match="holds the weights of another model"):
-        predict.predict(run_of("unet", tmp_path / "run", config="unetv2"), source, tmp_path / "out")
+        predict.predict(
+            run_of("thin+copy", tmp_path / "run", config="thin+sdi"), source, tmp_path / "out"
+        )
     assert not (tmp_path / "out").exists()
+
+
+def test_rle_is_kaggles_table(tmp_path):
+    """Run lengths by hand: pixels are counted down the columns, from 1."""
+    for name, at in (("a/x", (slice(0, 2), slice(0, 1))), ("b", (slice(9, 9), slice(9, 9)))):
+        save(tmp_path / f"in/{name}.png", picture(32, 32, at))
+    done = predict.predict((Bright(), 32), tmp_path / "in", tmp_path / "o", rle=tmp_path / "s.csv")
+    assert len(done.masks) == 2
+    assert (tmp_path / "s.csv").read_text() == "ImageId,EncodedPixels\na/x,1 2\nb,\n"
+    for path, words in (
+        ("s.csv", "there already.*--overwrite"),
+        ("in", "is a folder: name a file"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            predict.predict((Bright(), 32), tmp_path / "in", tmp_path / "o2", rle=tmp_path / path)
+    with pytest.raises(ValueError, match=r"rle=.*is for one class, this model has 3"):
+        predict.predict((Bright(2), 32), tmp_path / "in", tmp_path / "o3", rle=tmp_path / "t.csv")
+    assert not (tmp_path / "t.csv").exists()
+
+
+def test_a_models_own_normalisation_is_used(tmp_path):
+    """Mean and deviation chosen so that the channels come to the model as 0 and 1."""
+
+    class Plain(nn.Module):
+        normalisation = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+
+        def __init__(self):
+            super().__init__()
+            self.cut = nn.Parameter(torch.tensor(0.5))
+
+        def forward(self, x):
+            assert 0 <= x.min() and x.max() <= 1
+            return x[:, :1] - self.cut
+
+    source = save(tmp_path / "x.png")
+    (path,) = predict.predict((Plain(), 64), source, tmp_path / "out").masks
+    assert iou(read(path) > 0, TRUTH) > 0.95
 
 
 @pytest.mark.realdata
@@ -287,5 +397,7 @@ def test_real_photos_keep_size_and_place(data_dir, tmp_path):
     photos = sorted((data_dir / "ISIC-2017/ISIC-2017_Validation_Data").glob("*.jpg"))[:3]
     if not photos:
         pytest.skip("ISIC 2017 is not in DATA_DIR")
-    for path, photo in zip(predict.predict((Bright(), 256), photos, tmp_path / "out").masks, photos, strict=True):
+    for path, photo in zip(
+        predict.predict((Bright(), 256), photos, tmp_path / "out").masks, photos, strict=True
+    ):
         assert iou(read(path) > 127, read(photo)[..., 0] > 127) > 0.9
