@@ -1,30 +1,35 @@
-"""Does our U-Net v2, with the released arrangement selected, compute what the released code computes?
+"""Does our U-Net v2, as released, compute what the released code computes?
 
     python benchmarks/against_released.py --repo CLONE
 
-CLONE is a clone of github.com/yaoppeng/U-Net_v2 that you made yourself: it has no licence, so none of it is kept here.
-The released model's random weights are loaded into ours, key by key; both see the same images in training mode (batch
-statistics; stochastic depth off, being random) and in evaluation mode. Printed are the parameter counts, and the
-differences of logits, maps and gradients: the largest, and relative ones (`released.difference`).
+CLONE is a clone of github.com/yaoppeng/U-Net_v2 that you made yourself: it has no licence, so none
+of it is kept here. The released model's random weights are loaded into ours, key by key; both see
+the same images in training mode (batch statistics; stochastic depth off, being random) and in
+evaluation mode. Printed are the parameter counts, and the differences of logits, maps and
+gradients: the largest, and relative ones (`released.difference`).
 
-    python benchmarks/against_released.py --repo CLONE --speed [--device cuda] [--precision bf16] [--compile]
-        [--threads 2] [--size 352] [--batch 16] [--repeats 9] [--steps 30] [--workers 4] [--out FILE]
+    python benchmarks/against_released.py --repo CLONE --speed [--device cuda] [--precision bf16]
+        [--compile] [--threads 2] [--size 352] [--batch 16] [--repeats 9] [--steps 30] [--workers 4]
+        [--out FILE]
 
-How fast: training (its own data path, forward, loss, backward, clipping, optimiser step) and inference at batch 1, of
-the released code as it is (float32), of ours with the fast options, and of smp's U-Net and UNet++ with the encoder,
-loop and options of ours. `released_speed.py` has the sides and says what a turn is.
+How fast: training (its own data path, forward, loss, backward, clipping, optimiser step) and
+inference at batch 1, of the released code as it is (float32), of ours with the fast options, and of
+smp's U-Net and UNet++ with the encoder, loop and options of ours. `released_speed.py` has the sides
+and says what a turn is. FILE holds a list with a result for each processor.
 """
 
 import argparse
 import sys
 from pathlib import Path
 
+import per_processor
 import released
 import released_speed
 import torch
 
-from unetv2 import env, models
-from unetv2.files import write_result
+from unetv2.common import env
+from unetv2.common.files import write_result
+from unetv2.networks import create_model
 
 TOLERANCE = 1e-5
 
@@ -36,21 +41,28 @@ def speed(args: argparse.Namespace) -> int:
         args.compile = False
     rows, differences = released_speed.compare(args)
     limit = 1e-3 if args.precision == "bf16" else TOLERANCE
-    print(f"logits, relative difference from the released ones in float32: ours {differences['ours']:.1e}, {limit:g} ")
-    print(f"allowed; of the released model itself in precision {args.precision!r} {differences['released']:.1e}")
+    print("logits, relative difference from the released ones in float32:")
+    print(f"ours {differences['ours']:.1e}, {limit:g} allowed;")
+    print(f"the released model in precision {args.precision!r} {differences['released']:.1e}")
     for name, row in rows.items():
-        times = "; ".join("{} {:.2f} [{:.2f}, {:.2f}]".format(w, *row[f"{w}_ratio"]) for w in ("inference", "training"))
-        print(f"{name:29s} {times}; kept {row['kept_ratio']:.2f}; peak {row['peak_ratio']:.2f} of the released")
+        form = "{} {:.2f} [{:.2f}, {:.2f}]"
+        works = ("inference", "training")
+        times = "; ".join(form.format(work, *row[f"{work}_ratio"]) for work in works)
+        memory = f"kept {row['kept_ratio']:.2f}; peak {row['peak_ratio']:.2f}"
+        print(f"{name:29s} {times}; {memory} of the released")
         if "images_per_s" in row:
-            print(f"{'':29s} {row['inference_ms'][0]:.1f} ms, {row['images_per_s'][0]:.1f} images/s")
+            milliseconds, images = row["inference_ms"][0], row["images_per_s"][0]
+            print(f"{'':29s} {milliseconds:.1f} ms, {images:.1f} images/s")
     if args.out:
         given = ("CLONE" if Path(a) == args.repo else a for a in sys.argv[1:])
-        options = ("device", "precision", "channels_last", "compile", "threads", "size", "batch", "repeats", "steps")
-        write_result(
+        options = ("device", "precision", "channels_last", "compile", "threads", "size", "batch")
+        options += ("repeats", "steps", "workers")
+        per_processor.write(
             args.out,
+            device=args.device,
             command=" ".join(["python benchmarks/against_released.py", *given]),
             protocol=released_speed.PROTOCOL,
-            options={name: getattr(args, name) for name in (*options, "workers")},
+            options={name: getattr(args, name) for name in options},
             allocator=released_speed.ALLOCATOR,
             relative_difference=differences,
             sides=rows,
@@ -59,7 +71,7 @@ def speed(args: argparse.Namespace) -> int:
 
 
 def equality(args: argparse.Namespace) -> int:
-    ours = models.build("unetv2-released", "tu-pvt_v2_b2")
+    ours = create_model("unetv2-released", "tu-pvt_v2_b2", deep_supervision=True)
     theirs = released.model(args.repo)
     ours.load_state_dict(released.in_our_names(theirs.state_dict(), ours))
     unused = sum(p.numel() for k, p in theirs.named_parameters() if released.our_key(k) is None)
@@ -72,7 +84,8 @@ def equality(args: argparse.Namespace) -> int:
     outputs = ours.train()(x), theirs.train()(x)
     for maps in outputs:
         sum(m.square().mean() for m in maps).backward()
-    pairs["four maps, training mode"] = [(m.detach(), n.detach()) for m, n in zip(*outputs, strict=True)]
+    maps = [(m.detach(), n.detach()) for m, n in zip(*outputs, strict=True)]
+    pairs["four maps, training mode"] = maps
     gradients = {k: p.grad for k, p in ours.named_parameters()}
     named = {released.our_key(k): p.grad for k, p in theirs.named_parameters()}
     pairs["gradients"] = [(gradients[k].flatten(), g.flatten()) for k, g in named.items() if k]
@@ -84,17 +97,21 @@ def equality(args: argparse.Namespace) -> int:
         for what, found in pairs.items()
     }
     for what, d in differences.items():
-        print(f"{what}: largest difference {d['largest']:.1e}; relative, of the worst tensor, {d['relative']:.1e}")
+        worst = f"relative, of the worst tensor, {d['relative']:.1e}"
+        print(f"{what}: largest difference {d['largest']:.1e}; {worst}")
     # what differs in the forward pass grows in the backward pass of a deep encoder
     limits = {what: 10 * TOLERANCE if what == "gradients" else TOLERANCE for what in pairs}
-    equal = all(d["relative"] <= limits[what] for what, d in differences.items()) and counts[0] - unused == counts[1]
-    print(f"{'EQUAL' if equal else 'DIFFERENT'}: relative differences of at most {limits} are allowed")
+    near = all(d["relative"] <= limits[what] for what, d in differences.items())
+    equal = near and counts[0] - unused == counts[1]
+    verdict = "EQUAL" if equal else "DIFFERENT"
+    print(f"{verdict}: relative differences of at most {limits} are allowed")
     if args.out:
         write_result(
             args.out,
             command="python benchmarks/against_released.py --repo CLONE --out FILE",
-            protocol=f"released random weights in our model, 2 random images of {args.size} px, float32; relative: "
-            "norm of the difference over the norm of the released tensor less its mean, the worst tensor",
+            protocol="released random weights in our model, 2 random images of "
+            f"{args.size} px, float32; relative: norm of the difference over the norm of the "
+            "released tensor less its mean, the worst tensor",
             parameters={"released": counts[0], "released, unused": unused, "ours": counts[1]},
             differences=differences,
             limits=limits,
@@ -104,22 +121,25 @@ def equality(args: argparse.Namespace) -> int:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repo", type=Path, required=True, help="your clone of the released code")
-    parser.add_argument("--size", type=int, default=256, help="side of the images")
-    parser.add_argument("--out", type=Path, help="also write the result to this JSON file")
-    parser.add_argument("--speed", action="store_true", help="time both in place of comparing their results")
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--precision", choices=["no", "bf16"], default="no", help="of ours and smp's")
-    parser.add_argument("--channels-last", action=argparse.BooleanOptionalAction, default=True, help="ours and smp's")
-    parser.add_argument("--compile", action="store_true", help="ours and smp's; CUDA graphs for inference on a GPU")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--batch", type=int, default=2, help="of training")
-    parser.add_argument("--repeats", type=int, default=9, help="turns that count")
-    parser.add_argument(
-        "--steps", type=int, default=1, help="training steps of a turn; many where loaders have workers"
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--workers", type=int, default=0, help="processes of each data loader")
+    add, switch = parser.add_argument, argparse.BooleanOptionalAction
+    add("--repo", type=Path, required=True, help="your clone of the released code")
+    add("--size", type=int, default=256, help="side of the images")
+    add("--out", type=Path, help="also write the result to this JSON file")
+    add("--speed", action="store_true", help="time both in place of comparing their results")
+    add("--device", choices=["cpu", "cuda"], default="cpu")
+    add("--precision", choices=["no", "bf16"], default="no", help="of ours and smp's")
+    add("--channels-last", action=switch, default=True, help="ours and smp's")
+    graphs = "ours and smp's; CUDA graphs for inference on a GPU"
+    add("--compile", action="store_true", help=graphs)
+    add("--threads", type=int, default=torch.get_num_threads())
+    add("--batch", type=int, default=2, help="of training")
+    add("--repeats", type=int, default=9, help="turns that count")
+    many = "training steps of a turn; many where loaders have workers"
+    add("--steps", type=int, default=1, help=many)
+    add("--workers", type=int, default=0, help="processes of each data loader")
     args = parser.parse_args()
 
     torch.manual_seed(0)

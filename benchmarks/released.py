@@ -1,4 +1,4 @@
-"""The released code of U-Net v2, from a clone that the user made: its model, loader, loss; our names of its weights.
+"""The released U-Net v2 from a clone that the user made: model, loader, loss, names of weights.
 
 It has no licence, so none of it is kept here.
 """
@@ -20,15 +20,20 @@ __all__ = ["difference", "in_our_names", "loader", "loss", "model", "our_key"]
 
 
 def model(repo: Path, drop_path: bool = False) -> nn.Module:
-    """The released U-Net v2 with random weights. Importing it replaces timm's pvt_v2_b2: build ours first.
+    """The released U-Net v2 with random weights.
 
-    As it starts, its logits in evaluation mode are the head's bias and little else (deviation 1e-5), for a product of
-    four small factors is next to nothing. Nothing could be told from their differences. So the factors are made as
-    large as what they are computed from, and batch normalisation gets statistics.
+    Importing it replaces timm's pvt_v2_b2: build ours first.
+
+    As it starts, its logits in evaluation mode are the head's bias and little else (deviation
+    1e-5), for a product of four small factors is next to nothing. Nothing could be told from their
+    differences. So the factors are made as large as what they are computed from, and batch
+    normalisation gets statistics.
     """
     _wants(repo / "unet_v2" / "UNet_v2.py")
     sys.path.insert(0, str(repo))
-    with warnings.catch_warnings(action="ignore"):  # old names of timm's modules, and that nothing is pretrained
+    with warnings.catch_warnings(
+        action="ignore"
+    ):  # old names of timm's modules, and that nothing is pretrained
         from unet_v2.UNet_v2 import UNetV2
 
         net = UNetV2(n_classes=1, deep_supervision=True, pretrained_path=None)
@@ -39,7 +44,9 @@ def model(repo: Path, drop_path: bool = False) -> nn.Module:
     with torch.no_grad():
         for key, weight in net.named_parameters():
             if key.startswith("sdi_") and weight.ndim == 4:
-                weight *= 3**0.5  # PyTorch's start gives a convolution a third of its input's variance
+                weight *= (
+                    3**0.5
+                )  # PyTorch's start gives a convolution a third of its input's variance
         for norm in norms:
             norm.momentum = None  # the plain mean of what it sees
         net.train()(torch.randn(8, 3, 128, 128))
@@ -49,12 +56,16 @@ def model(repo: Path, drop_path: bool = False) -> nn.Module:
 
 
 def difference(found: Tensor, expected: Tensor) -> float:
-    """Relative, in the norm, after the mean of `expected` is taken from both, so that no bias hides it."""
+    """Relative, in the norm, after the mean of `expected` is taken from both, so that no bias hides
+    it.
+    """
     centre = expected.mean() if expected.numel() > 1 else 0
     return ((found - expected).norm() / (expected - centre).norm()).item()
 
 
-def loader(repo: Path, folder: Path, batch: int, size: int, workers: int, pin_memory: bool) -> DataLoader:
+def loader(
+    repo: Path, folder: Path, batch: int, size: int, workers: int, pin_memory: bool
+) -> DataLoader:
     """The released polyp loader of `folder`/images and `folder`/masks."""
     source = repo / "PolypSeg" / "utils" / "dataloader.py"
     _wants(source)
@@ -68,11 +79,15 @@ def loader(repo: Path, folder: Path, batch: int, size: int, workers: int, pin_me
 
 def _wants(file: Path) -> None:
     if not file.is_file():
-        raise SystemExit(f"there is no {file}: name a whole clone of github.com/yaoppeng/U-Net_v2 as --repo")
+        raise SystemExit(
+            f"there is no {file}: name a whole clone of github.com/yaoppeng/U-Net_v2 as --repo"
+        )
 
 
 def loss(maps: list[Tensor], mask: Tensor) -> Tensor:
-    """The loss of the released polyp training, from its description: see `losses.structure_loss`."""
+    """The loss of the released polyp training, from its description: see
+    `losses.structure_loss`.
+    """
     total = 0
     for z in maps[:2]:
         if z.shape[-1] != mask.shape[-1]:
@@ -111,11 +126,15 @@ def our_key(key: str) -> str | None:
         found = re.fullmatch(pattern, key)
         if found:
             digit = int(found[1]) if found[1].isdigit() else 0
-            return found.expand(target).format(digit - 1, digit - 2, 2 - digit).replace("dwconv.dwconv", "dwconv")
+            return (
+                found.expand(target)
+                .format(digit - 1, digit - 2, 2 - digit)
+                .replace("dwconv.dwconv", "dwconv")
+            )
     raise KeyError(f"no rule for the released parameter {key}")
 
 
 def in_our_names(state: dict[str, Tensor], ours: nn.Module) -> dict[str, Tensor]:
-    """The released state dict as one of `ours`, the model of `models.UnetV2(attention="channel-spatial")`."""
+    """The released state dict as one of `ours`, "unetv2-released" with deep supervision."""
     mapped = {our_key(k): v for k, v in state.items() if our_key(k)}
     return {k: mapped[k].reshape(v.shape) for k, v in ours.state_dict().items()}

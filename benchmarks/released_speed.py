@@ -1,4 +1,4 @@
-"""`against_released.py --speed`: sides that each have a process of their own and do their turn when they are told."""
+"""`against_released.py --speed`: each side has its process and does its turn when it is told."""
 
 import itertools
 import os
@@ -21,34 +21,47 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from unetv2 import data, env, losses, models
-from unetv2.efficiency import WARM_UP, kept, spread, turns
+from unetv2 import data
+from unetv2.common import env
+from unetv2.costs import kept, spread, turns
+from unetv2.costs.clock import WARM_UP
+from unetv2.data import synthetic
+from unetv2.networks import UnetV2
+from unetv2.training import losses
 
 PROTOCOL = (
-    f"Each side in a process of its own, in turns, each turn in the reverse order of the last, {WARM_UP} turns of "
-    "warm-up; ratios are to the released side in the same turn: median, p10, p90. The same synthetic images as files "
-    "of 576 x 576 (JPEG, masks PNG; epochs of 1450 where loaders have workers, else shorter). Released: its own loader "
-    "(decodes and resizes in every epoch, no augmentation, its default), float32, its loss and AdamW. Ours and smp's: "
-    "decoded once to cached uint8, no augmentation, losses.make('released'), fused AdamW, the options named here. "
-    "drop_path 0.1, gradient values clipped at 0.5, one scale of the released three. Training: data included, "
-    "validation not. Inference: batch 1, eval mode, no gradients, input on the device. Kept: bytes that autograd keeps "
-    "for backward, float32, per image. Peak: the most memory in training, per image of the batch, weights, gradients "
-    "and optimizer included; on a GPU what PyTorch allocates, on a CPU what the process holds beyond what it held "
-    "without a model. 'held memory': glibc keeps freed memory for the next step, as run_all.sh sets it; other sides "
-    "have its defaults"
+    "Each side in a process of its own, in turns, each turn in the reverse order of the last, "
+    f"{WARM_UP} turns of warm-up; ratios are to the released side in the same turn: median, p10, "
+    "p90. The same synthetic images as files of 576 x 576 (JPEG, masks PNG; epochs of 1450 where "
+    "loaders have workers, else shorter). Released: its own loader (decodes and resizes in every "
+    "epoch, no augmentation, its default), float32, its loss and AdamW. Ours and smp's: decoded "
+    "once to cached uint8, no augmentation, losses.make('released'), fused AdamW, the options "
+    "named here. drop_path 0.1, gradient values clipped at 0.5, one scale of the released three. "
+    "Training: data included, validation not. Inference: batch 1, eval mode, no gradients, input "
+    "on the device. Kept: bytes that autograd keeps for backward, float32, per image. Peak: the "
+    "most memory in training, per image of the batch, weights, gradients and optimizer included; "
+    "on a GPU what PyTorch allocates, on a CPU what the process holds beyond what it held without"
+    " a model. 'held memory': glibc keeps freed memory for the next step, as run_all.sh sets it; "
+    "other sides have its defaults"
 )
 HELD = ", held memory"  # ends the name of a side that runs with the allocator as run_all.sh sets it
-ALLOCATOR = re.search(r"GLIBC_TUNABLES:-([^}]+)", (env.root() / "run_all.sh").read_text(encoding="utf-8"))[1]
+ALLOCATOR = re.search(
+    r"GLIBC_TUNABLES:-([^}]+)", (env.root() / "run_all.sh").read_text(encoding="utf-8")
+)[1]
 
 
 def names(device: str) -> list[str]:
-    """The sides, the reference first. CUDA manages its own memory, so that a GPU has one side of each."""
+    """The sides, the reference first. CUDA manages its own memory, so that a GPU has one side of
+    each.
+    """
     plain = ["released", "ours", "smp.Unet", "smp.UnetPlusPlus"]
     return plain if device == "cuda" else ["released", "ours", *(name + HELD for name in plain)]
 
 
 class Side:
-    """One model, its data and its way to train. The first side leaves its weights in `folder` for ours."""
+    """One model, its data and its way to train. The first side leaves its weights in `folder` for
+    ours.
+    """
 
     def __init__(self, name: str, args: Namespace, folder: Path) -> None:
         torch.set_num_threads(args.threads)
@@ -62,7 +75,7 @@ class Side:
                 self.model = released.model(args.repo, drop_path=True)
                 torch.save(self.model.state_dict(), folder / "released.pt")
             case "ours":
-                self.model = models.UnetV2(attention="channel-spatial", **options)
+                self.model = UnetV2(released=True, deep_supervision=True, **options)
                 weights = torch.load(folder / "released.pt", weights_only=True)
                 self.model.load_state_dict(released.in_our_names(weights, self.model))
             case other:
@@ -89,7 +102,9 @@ class Side:
             self.model.eval()
             # one graph replayed: at batch 1 a GPU waits for its kernels to be launched
             mode = "reduce-overhead" if self.cuda else "default"
-            self.predict = torch.compile(self.model, dynamic=False, mode=mode) if self.compiles else self.model
+            self.predict = (
+                torch.compile(self.model, dynamic=False, mode=mode) if self.compiles else self.model
+            )
         for _ in range(steps):
             with torch.inference_mode(), self._autocast(self.precision):
                 self.predict(self.x)
@@ -116,7 +131,9 @@ class Side:
     def _trainer(self) -> Callable[[], None]:
         model, fast, stream = self.model, self.fast, self._batches()
         criterion = losses.make("released", 1) if fast else released.loss
-        optimizer = torch.optim.AdamW(model.parameters(), 1e-4, weight_decay=1e-4, fused=True if fast else None)
+        optimizer = torch.optim.AdamW(
+            model.parameters(), 1e-4, weight_decay=1e-4, fused=True if fast else None
+        )
         net = torch.compile(model, dynamic=False) if self.compiles else model
 
         def step() -> None:
@@ -134,12 +151,20 @@ class Side:
         """Endless whole batches of the same files, by the loader of this side."""
         args, options = self.args, {"pin_memory": self.cuda}
         if self.fast:
-            seg = data.load(f"folder:{self.folder}", image_size=args.size, cache_dir=self.folder / "cache", check=False)
+            seg = data.load(
+                f"folder:{self.folder}",
+                image_size=args.size,
+                cache_dir=self.folder / "cache",
+                check=False,
+            )
             split, options["num_workers"] = data.TorchSplit(seg.train), args.workers
             loader = DataLoader(split, args.batch, shuffle=True, drop_last=True, **options)
         else:
-            loader = released.loader(args.repo, self.folder, args.batch, args.size, args.workers, **options)
-        if args.workers:  # a spawned process would spawn them, too, and the released dataset cannot be sent to such
+            loader = released.loader(
+                args.repo, self.folder, args.batch, args.size, args.workers, **options
+            )
+        if args.workers:
+            # a spawned process would spawn them, too; the released dataset cannot be sent to such
             loader.multiprocessing_context = "fork"
         for batch in itertools.chain.from_iterable(itertools.repeat(loader)):
             image, mask = (batch["image"], batch["mask"]) if self.fast else batch
@@ -153,7 +178,7 @@ def _resident() -> int:
 
 
 def _serve(connection: Connection, name: str, args: Namespace, folder: Path) -> None:
-    """The process of a side: (method, arguments) in, its result out, until the connection closes."""
+    """The process of a side: (method, arguments) in, its result out."""
     side = Side(name, args, folder)
     connection.send("ready")
     with suppress(EOFError):
@@ -163,7 +188,7 @@ def _serve(connection: Connection, name: str, args: Namespace, folder: Path) -> 
 
 @contextmanager
 def _process(name: str, args: Namespace, folder: Path) -> Iterator[Callable]:
-    """A function that calls a method of the side `name` in its process, which ends with the `with`."""
+    """A function that calls a method of the side `name` in its process."""
     here, there = get_context("spawn").Pipe()
     process = get_context("spawn").Process(target=_serve, args=(there, name, args, folder))
     os.environ["GLIBC_TUNABLES"] = ALLOCATOR if name.endswith(HELD) else ""
@@ -188,15 +213,16 @@ def _process(name: str, args: Namespace, folder: Path) -> Iterator[Callable]:
 
 
 def compare(args: Namespace) -> tuple[dict[str, dict], dict[str, float]]:
-    """{side: measured}, and the `released.difference` of ours and of the released model, in the precision asked for,
-    from the released model in float32."""
+    """{side: measured}, and the `released.difference` of ours and of the released model, in the
+    precision asked for, from the released model in float32."""
     chosen = names(args.device)
     with tempfile.TemporaryDirectory() as temporary, ExitStack() as stack:
         folder = Path(temporary)
-        images, masks = data.synthetic.make("polyp", 32, 576, seed=0)
+        images, masks = synthetic.make("polyp", 32, 576, seed=0)
         for kind in ("images", "masks"):
             (folder / kind).mkdir()
-        # loaders start their processes anew in every epoch: epochs as long as those of the papers' 1450 images then
+        # loaders start their processes anew in every epoch: epochs as long as those of the papers'
+        # 1450 images then
         for i in range(1450 if args.workers else max(32, 4 * args.batch)):
             cv2.imwrite(str(folder / "images" / f"{i:04d}.jpg"), images[i % 32, ..., ::-1])
             cv2.imwrite(str(folder / "masks" / f"{i:04d}.png"), 255 * masks[i % 32])
@@ -204,12 +230,20 @@ def compare(args: Namespace) -> tuple[dict[str, dict], dict[str, float]]:
         kept_bytes = {name: call("kept") for name, call in sides.items()}
         expected = torch.from_numpy(sides["released"]("logits", "no"))
         differences = {
-            name: released.difference(torch.from_numpy(sides[name]("logits", args.precision)), expected)
+            name: released.difference(
+                torch.from_numpy(sides[name]("logits", args.precision)), expected
+            )
             for name in ("ours", "released")
         }
-        works = {"inference": ("infer", 1 if args.device == "cpu" else 20), "training": ("train", args.steps)}
+        works = {
+            "inference": ("infer", 1 if args.device == "cpu" else 20),
+            "training": ("train", args.steps),
+        }
         seconds = {
-            work: turns([partial(call, *task) for call in sides.values()], args.repeats, torch.device("cpu")) / task[1]
+            work: turns(
+                [partial(call, *task) for call in sides.values()], args.repeats, torch.device("cpu")
+            )
+            / task[1]
             for work, task in works.items()
         }
         peaks = {name: call("peak") for name, call in sides.items()}
@@ -219,7 +253,10 @@ def compare(args: Namespace) -> tuple[dict[str, dict], dict[str, float]]:
             "kept_mb_per_image": kept_bytes[name] / 1e6,
             "kept_ratio": kept_bytes[name] / kept_bytes["released"],
         }
-        rows[name] |= {"peak_mb_per_image": peaks[name] / 1e6, "peak_ratio": peaks[name] / peaks["released"]}
+        rows[name] |= {
+            "peak_mb_per_image": peaks[name] / 1e6,
+            "peak_ratio": peaks[name] / peaks["released"],
+        }
         rows[name] |= {f"{work}_ratio": spread(t[k] / t[0]) for work, t in seconds.items()}
         if args.device == "cuda":
             rows[name] |= {

@@ -2,37 +2,77 @@
 
 import matplotlib as mpl
 import pytest
+from torch import nn
 
-from unetv2 import diagrams, models, nested
+from unetv2 import networks
+from unetv2.networks import NestedUNet
+from unetv2.skips.graph import MEMBERS, graph
+from unetv2.teaching import diagrams, plots
 
 
-def build(name):
-    return diagrams.of(models.build(name, "tu-test_resnet"), name)
+def draw(name):
+    return diagrams.of(networks.create_model(name, "tu-test_resnet"), name)
+
+
+class Down(nn.Module):
+    """A reader's own skip: each level and the next coarser one, which the last has not."""
+
+    def __init__(self, in_channels, c=32):
+        super().__init__()
+        self.reduce = nn.ModuleList(nn.Conv2d(n, c, 1) for n in in_channels)
+        self.out_channels = (c,) * len(in_channels)
+
+    def forward(self, features):
+        maps = [reduce(f) for reduce, f in zip(self.reduce, features, strict=True)]
+        above = [m.mean((2, 3), keepdim=True) for m in maps[1:]]
+        return [m + coarser for m, coarser in zip(maps, above, strict=False)] + maps[-1:]
 
 
 @pytest.mark.parametrize(
     ("name", "sources"),
-    [("unet", {1}), ("unetpp", {1, 2, 3, 4}), ("unetv2", {1, 2, 3, 4}), ("unetv2-sum", {1, 2, 3, 4})],
+    [
+        ("thin+copy", {1}),
+        ("thin+copy-matched", {1}),
+        ("thin+nested", {1, 2, 3, 4}),
+        ("thin+sdi", {1, 2, 3, 4}),
+        ("unetv2", {1, 2, 3, 4}),
+        ("thin+sum", {1, 2, 3, 4}),
+        (f"thin+{__name__}:Down", {1, 2}),
+    ],
 )
 def test_levels_that_reach_the_finest_skip(name, sources):
-    design = build(name)
+    design = draw(name)
     (finest,) = [a for a, b, skip in design.links if b == ("y", 1, 0) and skip]
-    across = [(a, b, skip) for a, b, skip in design.links if skip]  # without the encoder's own way down
-    design.links = across
+    design.links = [link for link in design.links if link[2]]  # without the encoder's way down
     assert {j for j in range(1, 5) if design.paths(("f", j, 0), finest)} == sources
 
 
 def test_gradient_paths_by_hand():
+    def paths(name):
+        design = draw(name)
+        return [design.paths(("f", j, 0), ("y", 1, 0)) for j in range(1, 5)]
+
     # Copy: f_j goes on to f_j..f_4, and from each there is one way across and up.
-    assert [build("unet").paths(("f", j, 0), ("y", 1, 0)) for j in range(1, 5)] == [4, 3, 2, 1]
+    assert paths("thin+copy") == [4, 3, 2, 1]
     # SDI: each of f_j..f_4 enters four products, and from each product there is one way up.
-    assert [build("unetv2").paths(("f", j, 0), ("y", 1, 0)) for j in range(1, 5)] == [16, 12, 8, 4]
+    assert paths("thin+sdi") == [16, 12, 8, 4]
+    # SDI on the two coarsest levels: f_1 and f_2 are on the way down to both of f_3 and f_4.
+    assert paths("thin+sdi-l2") == [4, 4, 4, 2]
+
+
+def test_a_design_has_the_colour_of_its_skip():
+    names = ["thin+copy", "thin+nested", "unetv2", "thin+concat"]
+    colours = plots.palette(names)
+    for name in names:
+        assert draw(name).colour == colours[name]
+    assert diagrams.family("unet-e", 2, "").colour == colours["thin+copy"]
+    assert diagrams.family("unet+", 2, "").colour == colours["thin+nested"]
 
 
 def test_family_has_the_links_of_its_graph():
-    for member in nested.MEMBERS:
+    for member in MEMBERS:
         design = diagrams.family(member, 4, member)
-        inputs = [kind for _, links in nested.graph(member, 4) for _, kind in links]
+        inputs = [kind for _, links in graph(member, 4) for _, kind in links]
         assert len(design.links) == len(inputs)
         assert sum(skip for *_, skip in design.links) == inputs.count("skip")
     # Dense: every second Fibonacci number of ways from X^{0,0} to X^{0,L}.
@@ -41,21 +81,21 @@ def test_family_has_the_links_of_its_graph():
 
 
 def test_every_link_is_drawn():
-    designs = [build("unetpp"), build("unetv2")]
+    designs = [draw("thin+nested"), draw("thin+sdi")]
     figure = diagrams.draw(designs, columns=2, focus=1)
     for ax, design in zip(figure.axes, designs, strict=True):
         assert len(ax.patches) == len(design.links)
 
 
 def test_nested_drawing_shows_every_link_and_greys_what_a_head_does_not_need():
-    model = nested.NestedUNet(filters=(1, 1, 1, 1))
-    whole, one = diagrams.nested({"all heads": model, "head 1": model}, keep=[[3, 2, 1], [1]]).axes[:2]
+    model = NestedUNet(filters=(1, 1, 1, 1))
+    models = {"all heads": model, "head 1": model}
+    whole, one = diagrams.nested(models, keep=[[3, 2, 1], [1]]).axes[:2]
     links = [kind for _, inputs in model.graph for _, kind in inputs]
     pale = mpl.colors.to_rgba(diagrams.PALE)
     assert len(whole.patches) == len(one.patches) == len(links)
     assert not any(arrow.get_edgecolor() == pale for arrow in whole.patches)
     # head 1 needs X^{0,0}, X^{1,0} and X^{0,1}: one pooling, one upsampling, one skip
     assert sum(arrow.get_edgecolor() != pale for arrow in one.patches) == 3
-    assert [text.get_text() for text in one.texts if text.get_color() != diagrams.PALE] == [
-        "$X^{0,0}$", "$X^{1,0}$", "$X^{0,1}$",
-    ]  # fmt: skip
+    shown = [text.get_text() for text in one.texts if text.get_color() != diagrams.PALE]
+    assert shown == ["$X^{0,0}$", "$X^{1,0}$", "$X^{0,1}$"]

@@ -1,12 +1,14 @@
-"""Figures: the overlay tells found, invented and missed apart, and no figure stays behind in pyplot."""
+"""Figures: one colour for a model, overlays by kind, and nothing stays behind in pyplot."""
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib.colors import to_rgb
+from matplotlib.colors import to_hex, to_rgb
 
-from unetv2 import plots
+from unetv2 import networks
+from unetv2.skips import SKIPS
+from unetv2.teaching import plots
 
 
 def test_overlay_tints_each_kind_of_pixel():
@@ -19,29 +21,76 @@ def test_overlay_tints_each_kind_of_pixel():
 
 
 def test_overlay_of_a_wrong_class_is_invented():
-    drawn = plots.overlay(np.zeros((1, 1, 3), np.uint8), np.array([[1]]), np.array([[2]]), strength=1.0) / 255
+    black, truth, prediction = np.zeros((1, 1, 3), np.uint8), np.array([[1]]), np.array([[2]])
+    drawn = plots.overlay(black, truth, prediction, strength=1.0) / 255
     assert drawn[0, 0] == pytest.approx(to_rgb(plots.REGIONS["invented"]), abs=1 / 255)
 
 
-def test_palette_gives_every_model_its_own_colour():
-    names = ["unet", "unetv2-sum", "unetpp", "smp-fpn", "unetv2", "unetv2-concat"]
-    assert len(set(plots.palette(names).values())) == len(names)
-    assert plots.palette(["unetv2"])["unetv2"] == plots.palette(names)["unetv2"]
+ARMS = [f"thin+{skip}" for skip in SKIPS]
+FAMILY = [name for name in networks.list_models() if networks.is_family(name)]
+MIXED = ["smp-unet", "thin+sdi-c16", "thin+sdi", "smp-unet+sdi", "unetv2", "thin+mine:Skip"]
+
+
+@pytest.mark.parametrize("names", [ARMS, FAMILY, MIXED, networks.list_models()])
+def test_no_two_models_of_a_figure_have_one_colour(names):
+    colours = plots.palette(names)
+    assert list(colours) == list(names) and len(set(colours.values())) == len(names)
+
+
+def test_a_model_has_the_colour_of_its_skip_in_any_company():
+    for names in (ARMS, FAMILY):
+        for name, colour in plots.palette(names).items():
+            assert plots.palette([name]) == {name: colour}
+    skips = {"thin+copy": "#0072B2", "thin+nested": "#E69F00", "thin+sdi": "#009E73"}
+    assert plots.palette(["thin+sdi-c16", *skips]).items() >= skips.items()
+    others = ["tmi-unet-l4", "tmi-unet++", "unetv2"]
+    assert list(plots.palette(others).values()) == list(skips.values())
+
+
+def test_readers_see_no_code_names():
+    assert plots.label("thin+copy") == "copy (U-Net's skip)"
+    assert plots.label("truth") == "truth"
+    log = {"dataset": "d", "model": "thin+sdi", "seed": 0, "epoch": [1, 2], "loss": [2.0, 1.0]}
+    figures = [
+        plots.curves(pd.DataFrame(log), {"loss": "training loss"}),
+        plots.grid([[np.zeros((4, 4))]], ["thin+sdi"]),
+        plots.intervals(gain().rename({0: "thin+sdi"}), "points"),
+    ]
+    for fig in figures:
+        words = [text.get_text() for text in fig.findobj(plt.Text)]
+        assert "SDI (U-Net v2's skip)" in words and not any("thin+" in word for word in words)
+
+
+def gain():
+    columns = {"model": "thin+sdi", "mean_difference": [1.0], "ci_low": [-1.0], "ci_high": [3.0]}
+    return pd.DataFrame(columns)
+
+
+def test_curves_show_each_seed_and_their_mean():
+    rows = [("thin+sdi", seed, epoch, seed + epoch) for seed in (0, 2) for epoch in (1, 2, 3)]
+    logs = pd.DataFrame(rows, columns=["model", "seed", "epoch", "loss"]).assign(dataset="d")
+    (ax,) = plots.curves(logs, {"loss": "training loss"}).axes
+    drawn = sorted(
+        tuple(map(float, line.get_ydata())) for line in ax.lines if len(line.get_ydata())
+    )
+    assert drawn == [(1, 2, 3), (2, 3, 4), (3, 4, 5)]
+    assert {to_hex(line.get_color()) for line in ax.lines} == {plots.COLOURS["sdi"].lower()}
+    assert ax.get_ylabel() == "training loss" and len(ax.get_legend().get_texts()) == 1
 
 
 def test_figures_leave_nothing_behind(tmp_path):
     pictures, masks = np.zeros((5, 8, 8, 3), np.uint8), np.zeros((5, 8, 8), np.uint8)
-    masks[0, 2:5, 2:5] = 1
+    masks[4, 2:5, 2:5] = 1
     before = dict(plt.rcParams)
-    logs = pd.DataFrame({"dataset": "d", "model": "unet", "seed": 0, "epoch": [1, 2], "loss": [2.0, 1.0]})
-    gain = pd.DataFrame({"model": ["unetv2"], "mean_difference": [1.0], "ci_low": [-1.0], "ci_high": [3.0]})
+    log = {"dataset": "d", "model": "thin+copy", "seed": 0, "epoch": [1], "loss": [2.0]}
     figures = [
         plots.contact_sheet(pictures, masks, columns=3),
         plots.grid([[pictures[0], masks[0]], [pictures[1], None]], ["image", "mask"], legend=True),
-        plots.curves(logs, {"loss": "loss"}),
-        plots.intervals(gain, "points"),
+        plots.curves(pd.DataFrame(log), {"loss": "loss"}),
+        plots.intervals(gain(), "points"),
     ]
     assert not plt.get_fignums() and dict(plt.rcParams) == before
-    assert sum(bool(ax.collections) for ax in figures[0].axes) == 1  # the one mask that has an outline
+    outlined = [bool(ax.collections) for ax in figures[0].axes]
+    assert outlined == [False] * 4 + [True, False]  # the one mask that has an outline
     for k, fig in enumerate(figures):
         assert plots.save(fig, tmp_path / f"{k}.png").read_bytes().startswith(b"\x89PNG")

@@ -1,13 +1,11 @@
-"""Pictures and charts of the notebooks: one palette, error overlays, grids of pictures, curves,
-intervals.
+"""Pictures and charts of the notebooks: colours, error overlays, grids, curves, intervals.
 
 Every function builds its own figure and returns it: nothing is shown, no setting of matplotlib is
 changed, and a notebook shows the figure by ending a cell with it. Widths are for 700 pixels on a
-page.
+page. A model has one colour in all of them, that of its skip, and the name that readers see.
 """
 
 from collections.abc import Iterable, Sequence
-from itertools import cycle
 from pathlib import Path
 
 import cv2
@@ -18,62 +16,128 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from .. import networks
 from ..common import files
 
-__all__ = [
-    "COLOURS", "LABELS", "REGIONS", "STYLE", "contact_sheet", "curves", "grid", "intervals", "label", "overlay",
-    "palette", "save",
-]  # fmt: skip
+__all__ = ["COLOURS", "OTHERS", "REGIONS", "STYLE", "WIDTH", "contact_sheet", "curves", "grid"]
+__all__ += ["intervals", "label", "overlay", "palette", "save"]
 
-# The set of Okabe and Ito ("Color Universal Design", 2008), which colour-blind readers can tell
-# apart.
+# By skip. The set of Okabe and Ito ("Color Universal Design", 2008) first, which colour-blind
+# readers can tell apart; then two of Tol's.
 COLOURS = {
-    "unet": "#0072B2", "unetpp": "#E69F00", "unetv2": "#009E73", "tmi-unet-l4": "#0072B2", "tmi-unet++": "#E69F00",
-}  # fmt: skip
-LABELS = {
-    "unet": "U-Net", "unetpp": "UNet++", "unetv2": "U-Net v2",
-    "tmi-unet-wide": "wide U-Net", "tmi-unet-e": "U-Netᵉ", "tmi-unet+": "UNet+", "tmi-unet++": "UNet++",
-    "tmi-unet++-nods": "UNet++ without supervision", "tmi-unet++-l2": "UNet++ L2", "tmi-unet++-l3": "UNet++ L3",
-    **{f"tmi-unet-l{d}": f"U-Net L{d}" for d in (1, 2, 3, 4)},
-}  # fmt: skip
-OTHERS = ("#CC79A7", "#56B4E9", "#D55E00", "#000000", "#999999", "#8C6D31")
-REGIONS = {
+    "copy": "#0072B2",
+    "nested": "#E69F00",
+    "sdi": "#009E73",
+    "sum": "#CC79A7",
+    "concat": "#56B4E9",
+    "copy-attention": "#D55E00",
+    "copy-matched": "#332288",
+    "sdi-noattention": "#000000",
+    "sdi-unitbias": "#8C6D31",
+    "sdi-shared": "#882255",
+    "sdi-released": "#999999",
+}
+OTHERS = (  # for what is no skip of ours; none is that of copy, nested or SDI
+    "#CC79A7",
+    "#56B4E9",
+    "#D55E00",
+    "#000000",
+    "#999999",
+    "#8C6D31",
+    "#332288",
+    "#882255",
+    "#999933",
+    "#AA4499",
+    "#DDCC77",
+    "#88CCAA",
+)
+SKIP_OF = {  # the skip of a model whose name does not hold it
+    "unetv2": "sdi",
+    "unetv2-released": "sdi-released",
+    "tmi-unet-l4": "copy",
+    "tmi-unet++": "nested",
+}
+REGIONS = {  # true positive, false positive and negative
     "found": "#009E73",
     "invented": "#D55E00",
     "missed": "#56B4E9",
-}  # true positive, false positive and negative
+}
 STYLE = {
-    "font.size": 9.5, "axes.titlesize": 10, "legend.fontsize": 9, "axes.spines.top": False, "axes.spines.right": False,
-    "figure.dpi": 100, "legend.frameon": False, "figure.constrained_layout.use": True,
-}  # fmt: skip
+    "font.size": 9.5,
+    "axes.titlesize": 10,
+    "legend.fontsize": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "figure.dpi": 100,
+    "legend.frameon": False,
+    "figure.constrained_layout.use": True,
+}
 WIDTH = 7.0  # inches
 
 
-def palette(models: Iterable[str]) -> dict[str, str]:
-    """Colour of each model: its own in `COLOURS`, else the next of `OTHERS`."""
-    others = cycle(OTHERS)
-    return {name: COLOURS.get(name) or next(others) for name in dict.fromkeys(models)}
+def palette(names: Iterable[str]) -> dict[str, str]:
+    """Colour of each model (or of anything with a name), no two alike.
+
+    A model has the colour of its skip (`COLOURS`), the other members of UNet++'s family and smp's
+    architectures have one of `OTHERS` each, in any company. Where two want the same, the one with
+    the shorter name has it, so that `thin+sdi` stays green beside `thin+sdi-c16`, and the other
+    takes the next free one.
+    """
+    names = list(dict.fromkeys(names))
+    chosen: dict[str, str] = {}
+    for name in sorted(names, key=lambda name: len(str(name))):
+        wanted = _wanted(str(name))
+        if wanted and wanted not in chosen.values():
+            chosen[name] = wanted
+    pool = [*OTHERS, *COLOURS.values()]
+    if len(names) > len(pool):
+        import seaborn
+
+        pool += map(mpl.colors.to_hex, seaborn.husl_palette(len(names)))
+    free = (colour for colour in dict.fromkeys(pool) if colour not in chosen.values())
+    for name in names:
+        if name not in chosen:
+            chosen[name] = next(free)
+    return {name: chosen[name] for name in names}
 
 
-def label(model: str) -> str:
-    """Name of a model as its paper writes it (`LABELS`); any other text as it is."""
-    return LABELS.get(model, model)
+def _wanted(name: str) -> str | None:
+    from ..networks.names import FAMILY, FILLED, PYRAMID, parts
+
+    found = parts(name)
+    if skip := found.skip if found else SKIP_OF.get(name):
+        return COLOURS.get(skip)
+    for kind in (FAMILY, [*(f"smp-{arch}" for arch in PYRAMID), *FILLED]):
+        others = [model for model in kind if model not in SKIP_OF]
+        if name in others:
+            return OTHERS[others.index(name) % len(OTHERS)]
+    return None
+
+
+def label(name: str) -> str:
+    """What readers see for a model's name (`networks.label`); any other text as it is."""
+    try:
+        return networks.label(str(name))
+    except ValueError:
+        return str(name)
 
 
 def overlay(
     image: np.ndarray, truth: np.ndarray, prediction: np.ndarray, strength: float = 0.6
 ) -> np.ndarray:
-    """`image` (H, W, 3) uint8 in grey, tinted as in `REGIONS` where `truth` and `prediction` (H, W)
-    have an object.
+    """`image` in grey, tinted as in `REGIONS` where `truth` and `prediction` have an object.
 
     Grey, so that the tints are seen on red tissue too. Class ids count: a pixel of the wrong class
     is "invented".
+
+    Shapes:
+        image (H, W, 3) uint8; truth and prediction (H, W) -> (H, W, 3) uint8.
     """
-    grey = np.repeat(
-        cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY)[..., None], 3, axis=2
-    )
+    grey = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY)
+    grey = np.repeat(grey[..., None], 3, axis=2)
     truth, prediction = np.asarray(truth).astype(int), np.asarray(prediction).astype(int)
-    found, invented = (truth == prediction) & (truth > 0), (prediction > 0) & (truth != prediction)
+    found = (truth == prediction) & (truth > 0)
+    invented = (prediction > 0) & (truth != prediction)
     missed = (truth > 0) & (prediction == 0)
     for colour, region in zip(REGIONS.values(), (found, invented, missed), strict=True):
         tint = 255 * np.array(mpl.colors.to_rgb(colour))
@@ -100,8 +164,11 @@ def grid(
     legend: bool = False,
     width: float = WIDTH,
 ) -> Figure:
-    """Rows of pictures under column titles; `captions` stand below each picture, `legend` names the
-    overlay's tints.
+    """Rows of pictures under column titles.
+
+    Args:
+        captions: what stands below each picture.
+        legend: name the overlay's tints.
     """
     n, m = len(pictures), max(map(len, pictures))
     height = width / m * n * (1.13 if captions else 1.03) + 0.3 + 0.3 * legend
@@ -129,15 +196,15 @@ def contact_sheet(
     titles: Sequence[str] = (),
     columns: int = 8,
 ) -> Figure:
-    """Small pictures in reading order, each with the outline of its mask (in yellow on black) and a
-    line of title.
+    """Small pictures in reading order, each with a line of title.
+
+    The outline of each mask is drawn in yellow on black.
     """
     lines = [list(images[i : i + columns]) for i in range(0, len(images), columns)]
     labels = [list(titles[i : i + columns]) for i in range(0, len(titles), columns)]
     fig = grid(lines, captions=labels)
-    for i, mask in enumerate(masks):
+    for ax, mask in zip(fig.axes, masks, strict=False):  # in reading order, as the images
         if 0 < np.count_nonzero(mask) < np.size(mask):
-            ax = fig.axes[i // len(lines[0]) * len(lines[0]) + i % len(lines[0])]
             for colour, line in (("black", 2.4), ("#F0E442", 1.2)):
                 ax.contour(np.asarray(mask) > 0, levels=[0.5], colors=colour, linewidths=line)
     return fig
@@ -145,30 +212,32 @@ def contact_sheet(
 
 @mpl.rc_context(STYLE)
 def curves(logs: pd.DataFrame, values: dict[str, str], facet: str = "dataset") -> Figure:
-    """Learning curves: a row for each `facet`, a column for each of `values` (column of log.csv ->
-    its label).
+    """Learning curves, a row for each `facet`. Thin: each seed; thick: their mean.
 
-    `logs`: the rows of log.csv with `model`, `seed` and `facet`. Thin: each seed; thick: their
-        mean.
+    Args:
+        logs: the rows of log.csv with `model`, `seed` and `facet`.
+        values: column of log.csv -> its label; a column of charts for each.
     """
-    facets, colours = logs[facet].unique(), palette(logs["model"])
+    import seaborn
+
+    facets = logs[facet].unique()
     size = (WIDTH, 2.6 * len(facets))
     fig, axes = plt.subplots(len(facets), len(values), figsize=size, squeeze=False, sharex="row")
     plt.close(fig)
-    for (i, name), (j, (value, text)) in (
-        (a, b) for a in enumerate(facets) for b in enumerate(values.items())
-    ):
-        for model, runs in logs[logs[facet] == name].groupby("model", sort=False):
-            table = runs.pivot(index="epoch", columns="seed", values=value)
-            ends = {"marker": "o"} if len(table) == 1 else {}  # a single epoch would draw nothing
-            axes[i, j].plot(table, color=colours[model], linewidth=0.7, alpha=0.5)
-            axes[i, j].plot(
-                table.mean(axis=1), color=colours[model], linewidth=2, label=label(model), **ends
-            )
-        axes[i, j].set(
-            xlabel="epoch", ylabel=text, title=name if j == 0 and len(facets) > 1 else ""
-        )
-    axes[0, -1].legend()
+    colours = {label(model): colour for model, colour in palette(logs["model"]).items()}
+    logs = logs.assign(model=logs["model"].map(label))
+    for i, name in enumerate(facets):
+        rows = logs[logs[facet] == name]
+        ends = {"marker": "o"} if rows["epoch"].nunique() == 1 else {}  # a point is no line
+        for ax, (value, text) in zip(axes[i], values.items(), strict=True):
+            what = {"data": rows, "x": "epoch", "y": value, "ax": ax}
+            what |= {"hue": "model", "palette": colours, "legend": False}
+            seaborn.lineplot(**what, units="seed", estimator=None, linewidth=0.7, alpha=0.5)
+            what["legend"] = ax is axes[0, -1] and "auto"
+            seaborn.lineplot(**what, errorbar=None, linewidth=2, **ends)
+            ax.set(ylabel=text)
+        axes[i, 0].set_title(name if len(facets) > 1 else "")
+    axes[0, -1].legend()  # without the title that seaborn gives it
     return fig
 
 
@@ -181,31 +250,28 @@ def intervals(
     low="ci_low",
     high="ci_high",
 ) -> Figure:
-    """A tick on its interval for each row of `table`, named by the index and coloured by the column
-    `model`.
+    """A tick on its interval for each row, named by the index and coloured by its `model`.
 
-    `unit`: label of the axis; `zero`: draw the line of no difference, with a word on what lies on
-        either side of it.
+    Args:
+        unit: label of the axis.
+        zero: draw the line of no difference, and say what lies on either side of it.
     """
     colours = palette(table["model"])
     fig, ax = plt.subplots(figsize=(WIDTH, 1.1 + 0.34 * len(table)))
     plt.close(fig)
-    for y, (_, row) in enumerate(table.iterrows()):
-        colour = colours[row["model"]]
-        ax.plot([row[low], row[high]], [y, y], color=colour, linewidth=2, solid_capstyle="butt")
-        ax.plot(
-            row[value], y, "|", color="black", markersize=10, markeredgewidth=1.5
-        )  # hides no interval
+    places = range(len(table))
+    ax.hlines(places, table[low], table[high], colors=table["model"].map(colours), linewidth=2)
+    # a tick hides no interval
+    ax.plot(table[value], places, "|", color="black", markersize=10, markeredgewidth=1.5)
     if zero:
         ax.axvline(0, color="black", linewidth=1)
         reach = 1.1 * max(table[[low, high]].abs().max().max(), 1e-6)
         ax.set(xlim=(-reach, reach))
         ax.set_title("← worse than the reference", loc="left")
         ax.set_title("better than the reference →", loc="right")
-    ax.set(yticks=range(len(table)), ylim=(len(table) - 0.5, -0.5), xlabel=unit)
-    ax.set_yticklabels(
-        [" · ".join(map(label, n)) if isinstance(n, tuple) else label(n) for n in table.index]
-    )
+    names = [" · ".join(map(label, n)) if isinstance(n, tuple) else label(n) for n in table.index]
+    ax.set(ylim=(len(table) - 0.5, -0.5), xlabel=unit)
+    ax.set_yticks(places, names)
     ax.grid(axis="x", alpha=0.3)
     return fig
 
