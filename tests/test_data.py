@@ -16,7 +16,7 @@ import yaml
 from PIL import Image
 
 from unetv2 import data
-from unetv2.data import check, content, images, readers, rle, synthetic
+from unetv2.data import alike, check, content, images, readers, rle, synthetic
 
 
 def break_jpeg(path):
@@ -159,15 +159,15 @@ def test_near_copies_are_found_among_unrelated_pictures():
         cv2.imdecode(cv2.imencode(".jpg", p[..., ::-1])[1], cv2.IMREAD_COLOR)[..., ::-1]
         for p in pictures[:5]
     ]
-    alike = check._alike([check._sight(p) for p in [*pictures, *again]])
-    assert {(i, j) for i, j, _ in alike} == {(k, 115 + k) for k in range(5)}
+    found = alike.alike([alike.sight(p) for p in [*pictures, *again]])
+    assert {(i, j) for i, j, _ in found} == {(k, 115 + k) for k in range(5)}
 
 
 def test_phash_is_imagehashs():
     imagehash = pytest.importorskip("imagehash")
     for kind, size in (("polyp", 64), ("lesion", 31)):
         for picture in synthetic.make(kind, 20, size)[0]:
-            assert check.phash(picture) == int(str(imagehash.phash(Image.fromarray(picture))), 16)
+            assert alike.phash(picture) == int(str(imagehash.phash(Image.fromarray(picture))), 16)
 
 
 def test_the_check_is_cached_until_a_file_changes(fake_dataset, tmp_path, monkeypatch):

@@ -1,4 +1,6 @@
-"""Downloads against a server on localhost: what goes wrong on a network; nothing stays half written."""
+"""Downloads against a server on localhost: what goes wrong on a network, and nothing is left half
+written.
+"""
 
 import hashlib
 import io

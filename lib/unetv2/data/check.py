@@ -16,27 +16,25 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
-import cv2
 import numpy as np
-from PIL import Image
 
 from ..common.files import write_json, write_text
+from .alike import CORRELATION, alike, exact_copies, sight
+from .alike import __file__ as alike_file
 from .content import cache_folder, file_name, stamp
 from .groups import connect, draw
 from .images import in_colours, numbers, read_image, read_raw_mask, to_classes
 from .pairs import Pair, Source, Values
 from .readers import find, registry
 
-__all__ = ["Looked", "Problem", "check", "look", "main", "phash", "require", "summary"]
+__all__ = ["CORRELATION", "Looked", "Problem", "check", "look", "main", "require", "summary"]
 
-# images are alike if both agree: pHash alone takes any two centred moles for one
-HASH_BITS, CORRELATION = 8, 0.95
 EXAMPLES = 3  # of a kind of problem, in its line
 LABELS_PRESENT = 0.8  # share of the labels 1 to n that a mask of instances holds: crops lose some
 CLASSES = 8  # with up to so many values, the same in every mask, they may as well be classes
 GREY_SHARE = 0.2  # a mask with more than this between black and white is no binary mask
 COPY = "the same image is in the"  # begins the text of an exact copy
-CODE = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
+CODE = [hashlib.sha256(Path(f).read_bytes()).hexdigest() for f in (__file__, alike_file)]
 
 
 class Problem(NamedTuple):
@@ -169,7 +167,7 @@ def _look(pair: Pair, values: Values) -> tuple[list[Problem], dict | None]:
     if dark:
         found.append(Problem("note" if empty else "error", file, "black image"))
     fact = {"file": file, "mask": mask, "grey": grey, "empty": empty, "dark": dark}
-    return found, fact | _sight(image) | {"labels": _labels(raw, mask)}
+    return found, fact | sight(image) | {"labels": _labels(raw, mask)}
 
 
 def _labels(raw: np.ndarray, file: str) -> int | None:
@@ -186,62 +184,6 @@ def _labels(raw: np.ndarray, file: str) -> int | None:
     return int(values[-1]) if len(values) >= LABELS_PRESENT * values[-1] else None
 
 
-def _sight(image: np.ndarray) -> dict:
-    """What tells images apart: a hash of the pixels, a perceptual hash of 64 bits, a thumb of
-    length 1.
-    """
-    thumb = cv2.resize(
-        cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), (32, 32), interpolation=cv2.INTER_AREA
-    )
-    thumb = thumb.ravel() - thumb.mean(dtype=np.float32)
-    thumb /= max(float(np.linalg.norm(thumb)), 1e-6)
-    pixels = hashlib.sha256(repr(image.shape).encode() + np.ascontiguousarray(image).data).digest()
-    return {"phash": phash(image), "thumb": thumb, "pixels": pixels}
-
-
-_COSINES = np.cos(np.pi / 64 * np.outer(np.arange(8), 2 * np.arange(32) + 1))
-
-
-def phash(image: np.ndarray) -> int:
-    """The perceptual hash of an RGB image, 64 bits: which of its 8 x 8 lowest cosines exceed their
-    median.
-
-    The same as imagehash.phash (Buchner), which would need scipy for these few lines.
-    """
-    grey = np.asarray(
-        Image.fromarray(image).convert("L").resize((32, 32), Image.Resampling.LANCZOS)
-    )
-    low = _COSINES @ grey @ _COSINES.T
-    return int.from_bytes(np.packbits(low > np.median(low)).tobytes(), "big")
-
-
-def _alike(facts: list[dict]) -> list[tuple[int, int, float]]:
-    """(i, j, correlation) for each two images i < j that look alike."""
-    if not facts:
-        return []
-    thumbs = np.stack([fact["thumb"] for fact in facts])
-    hashes, found = np.array([fact["phash"] for fact in facts], np.uint64), []
-    for start in range(0, len(facts), 1024):  # in blocks, so that 20 000 images fit in memory
-        correlations = thumbs[start : start + 1024] @ thumbs[start:].T
-        i, j = np.nonzero(np.triu(correlations > CORRELATION, 1))
-        differ = (hashes[i + start] ^ hashes[j + start]).view(np.uint8).reshape(-1, 8)
-        close = np.unpackbits(differ, axis=1).sum(1) <= HASH_BITS
-        i, j = i[close], j[close]
-        found += zip(
-            (i + start).tolist(), (j + start).tolist(), correlations[i, j].tolist(), strict=True
-        )
-    return found
-
-
-def _copies(facts: list[dict]) -> list[tuple[int, int]]:
-    """(first, other) for each image that is an exact copy of an earlier one; black images are not
-    compared.
-    """
-    first = {}
-    pairs = [(first.setdefault(f["pixels"], i), i) for i, f in enumerate(facts) if not f["dark"]]
-    return [(i, j) for i, j in pairs if i != j]
-
-
 def _groups(pairs: list[Pair], facts: dict[Path, dict]) -> list[str]:
     """The group of each pair: the known one, else near copies of each other, else the image
     itself.
@@ -252,9 +194,9 @@ def _groups(pairs: list[Pair], facts: dict[Path, dict]) -> list[str]:
     for i, pair in enumerate(pairs):
         if pair.group:
             edges.append((first.setdefault(pair.group, i), i))
-    edges += [(seen[i], seen[j]) for i, j in _copies(looked)]
+    edges += [(seen[i], seen[j]) for i, j in exact_copies(looked)]
     if not first:
-        edges += [(seen[i], seen[j]) for i, j, _ in _alike(looked)]
+        edges += [(seen[i], seen[j]) for i, j, _ in alike(looked)]
     roots = connect(len(pairs), edges)
     names = {root: pairs[root].group or pairs[root].id for root in roots}
     counts = Counter(names.values())  # joined sets may have an id twice
@@ -300,7 +242,7 @@ def _across(source: Source, facts: dict[Path, dict]) -> tuple[list[Problem], dic
     # image and other part -> what it resembles most there; parts come in order, so i is in the
     # earlier
     best = {}
-    for i, j, correlation in _alike(facts):
+    for i, j, correlation in alike(facts):
         apart = part[i] != part[j] and (j, part[i]) not in told
         if apart and correlation > best.get((j, part[i]), (0, 0))[0]:
             best[j, part[i]] = correlation, i
