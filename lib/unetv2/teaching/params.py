@@ -61,10 +61,16 @@ class CompareParams(Params):
         ["thin+copy", "thin+nested", "thin+sdi"], description="the first is the reference"
     )
     seeds: Seeds = [0]
-    runs_dir: str = Field(
-        "outputs/quick/runs", description="holds <dataset>/<model>/s<seed>/metrics.json"
+    epochs: Positive | None = Field(
+        None, description="which committed records, where there are several lengths of training"
     )
-    data_dir: str | None = Field(None, description="folder that holds the downloaded datasets")
+    metric: Literal["dice", "iou", "boundary_f"] = Field(
+        "dice", description="of the claims, chosen beforehand; another one may object"
+    )
+    runs_dir: str = Field(
+        "outputs/quick/runs", description="holds <dataset>/<model>/s<seed>/record.json.gz"
+    )
+    data_dir: str | None = Field(None, description="not needed: everything is read from records")
     output_dir: str = "outputs/compare"
 
 
@@ -73,6 +79,9 @@ class StudyParams(CompareParams):
 
     models: Names = Field(
         ["tmi-unet-l4", "tmi-unet++"], description="of the family; the first is the reference"
+    )
+    metric: Literal["dice", "iou", "boundary_f"] = Field(
+        "iou", description="of the claims; the article's is IoU"
     )
 
 
