@@ -12,7 +12,7 @@ from unetv2.training.losses import hybrid
 
 
 def test_ce_dice_by_hand():
-    # p = 0.5 everywhere, 4 pixels, 1 of them foreground: BCE = ln 2; Dice = (2 * 0.5 + 1) / (2 + 1 + 1) = 0.5
+    # p = 0.5 everywhere, 1 of 4 pixels foreground: BCE = ln 2; Dice = (2 * 0.5 + 1) / (2 + 1 + 1)
     mask = torch.tensor([[[[1.0, 0.0], [0.0, 0.0]]]])
     assert losses.ce_dice_loss(torch.zeros(1, 1, 2, 2), mask).item() == pytest.approx(
         math.log(2) + 0.5
@@ -39,7 +39,7 @@ def test_monai_agrees_on_soft_dice():
 
 
 def test_structure_loss_is_what_the_released_line_computes():
-    """The legacy argument is still truthy in torch: the mean BCE, so that the boundary weight cancels out of it."""
+    """The legacy argument is still true in torch: the mean BCE, where the weight cancels."""
     g = torch.Generator().manual_seed(1)
     logits, mask = torch.randn(2, 1, 40, 40, generator=g), torch.zeros(2, 1, 40, 40)
     mask[:, :, 10:25, 12:30] = 1
@@ -161,7 +161,7 @@ def test_hybrid_of_the_code_against_smp_and_torch():
 
 @pytest.mark.parametrize("form", ["code", "tmi", "dlmia"])
 def test_hybrid_with_two_classes(form):
-    """Perfect and sure: cross-entropy 0 and Dice 1 (for each pixel in Eq. 2, as the wrong class adds 0)."""
+    """Perfect and sure: cross-entropy 0 and Dice 1 (in Eq. 2 for each pixel)."""
     ids = torch.tensor([[[0, 1], [1, 0]]])
     z = 60 * F.one_hot(ids, 2).movedim(-1, 1).double()
     assert hybrid(z, ids, form).item() == pytest.approx(-1)

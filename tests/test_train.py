@@ -1,4 +1,4 @@
-"""Training: the same seed gives the same weights, killed or not; one clear error for each misuse."""
+"""Training: the same seed gives the same weights, killed or not; one error for each misuse."""
 
 import errno
 import json
@@ -33,7 +33,7 @@ LIB = str(Path(train.__file__).parents[2])
 
 
 class Tiny(nn.Module):
-    """Two levels, two maps (deep supervision), dropout and batch norm: all that a resume can get wrong."""
+    """Two maps (deep supervision), dropout, batch norm: all that a resume can get wrong."""
 
     def __init__(self, classes=1):
         super().__init__()
@@ -230,12 +230,12 @@ def test_the_encoder_gets_the_recipes_drop_path(tmp_path, runs, recipe):
 
 
 def test_the_audit_is_logged_and_changes_nothing(tmp_path, runs, monkeypatch):
-    """A test score that draws random numbers would be the worst of them; the weights do not move."""
+    """A test score that draws random numbers would be the worst; the weights do not move."""
     settings = {"augment": "strong", "lr": 0.02}
     run.run(params(tmp_path / "plain", **settings))
 
     def noisy(model, *args):
-        torch.rand(3), np.random.rand(3), model.eval()
+        torch.rand(3), np.random.seed(3), model.eval()  # noqa: NPY002
         return 0.5
 
     with monkeypatch.context() as patch:
@@ -255,7 +255,7 @@ def test_the_audit_is_logged_and_changes_nothing(tmp_path, runs, monkeypatch):
 
 
 def test_steps_per_epoch_go_through_the_images_again_and_again(tmp_path, seg):
-    """Seven batches of 4 of 12 images: two whole passes and a third one begun, each in its order."""
+    """Seven batches of 4 of 12 images: two whole passes and a third begun, each in its order."""
     model = tiny()
     size, batches, parts = train._training_part(model, seg, params(tmp_path, steps_per_epoch=7), 1)
     assert (size, batches, len(parts)) == (4, 7, 3)
@@ -297,7 +297,7 @@ def test_the_model_sees_images_in_its_encoders_normalisation(tmp_path, seg):
 
 
 def test_released_recipe(seg, tmp_path, monkeypatch):
-    """Three steps a batch at 0.75, 1, 1.25 in multiples of 32; constant rate; each element of the gradient in +-0.5."""
+    """Steps at 0.75, 1, 1.25 in multiples of 32; constant rate; the gradient within +-0.5."""
     images = torch.zeros(2, 3, 352, 352)
     sizes = [
         x.shape[-1]
@@ -425,7 +425,7 @@ def test_out_of_memory_while_resuming_keeps_the_checkpoint(tmp_path, seg, monkey
 
 
 def test_a_process_tries_its_own_gpu_alone(tmp_path, monkeypatch):
-    """The check of the GPU runs on "cuda", the current device: it must be this process's by then."""
+    """The check of the GPU runs on "cuda", the current device: this process's by then."""
     seen = []
     monkeypatch.setenv("LOCAL_RANK", "1")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
@@ -487,7 +487,7 @@ def test_bf16(tmp_path, seg):
 
 
 def test_channels_last(tmp_path, seg, monkeypatch):
-    """Another layout of the same training: files as ever, and a killed run goes on to the same bits."""
+    """Another layout of the same training: files as ever, and a killed run goes on to the same."""
     plain = train.fit(tiny(), seg, params(tmp_path / "plain"))
     model = tiny()
     fast = train.fit(model, seg, params(tmp_path / "whole", channels_last=True))
@@ -661,7 +661,8 @@ def test_a_terminated_process_leaves_a_resumable_folder(tmp_path):
 
 @pytest.mark.parametrize(
     ("args", "message"),
-    [(["--epochs", "0"], "epochs=0"), (["--seed", "x"], "seed='x'"), (["--recipe", "papr"], "recipe='papr'"),
+    [(["--epochs", "0"], "epochs=0"), (["--seed", "x"], "seed='x'"),
+     (["--recipe", "papr"], "recipe='papr'"),
      (["--dataset", "syntetic"], "did you mean 'synthetic'"), (["--lr", "-1"], "lr=-1")],
 )  # fmt: skip
 def test_command_line_errors(args, message, tmp_path):

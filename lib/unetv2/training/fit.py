@@ -1,14 +1,14 @@
 """`fit` trains a model and leaves `log.csv` and `model.safetensors` in the run folder.
 
-The weights are those of the epoch with the best validation Dice. Everything random in epoch e (order,
-augmentation, dropout) depends on (seed, e) alone, so a run that was killed goes on from its last
-whole epoch to the same weights, bit for bit on a CPU, as one that was not.
+The weights are those of the epoch with the best validation Dice. Everything random in epoch e
+(order, augmentation, dropout) depends on (seed, e) alone, so a run that was killed goes on from its
+last whole epoch to the same weights, bit for bit on a CPU, as one that was not.
 
-Several processes, over Accelerate: `torchrun --nproc-per-node 2 -m unetv2 train ...` shares each batch
-between them (`batch_size` is that of the whole step). Order and augmentation, batch normalisation and
-the sums of the losses are those of the whole batch, so the weights are those of one process. What
-differs: the draws of dropout and drop path, which each process makes for its own images, and the
-rounding of sums. Only the first process writes.
+Several processes, over Accelerate: `torchrun --nproc-per-node 2 -m unetv2 train ...` shares each
+batch between them (`batch_size` is that of the whole step). Order and augmentation, batch
+normalisation and the sums of the losses are those of the whole batch, so the weights are those of
+one process. What differs: the draws of dropout and drop path, which each process makes for its own
+images, and the rounding of sums. Only the first process writes.
 """
 
 import json
@@ -53,9 +53,9 @@ def fit(
 ) -> dict:
     """Train `model` on `seg.train`, or go on where a killed run stopped; it ends as its best self.
 
-    An epoch is one pass over the training part, or `params.steps_per_epoch` batches, which go through
-    it again and again in a new order. With `params.audit` the test Dice of each epoch is logged; no
-    decision uses it, and readers' own folders are never audited.
+    An epoch is one pass over the training part, or `params.steps_per_epoch` batches, which go
+    through it again and again in a new order. With `params.audit` the test Dice of each epoch is
+    logged; no decision uses it, and readers' own folders are never audited.
 
     Args:
         model: in train mode one tensor of logits or a list of them, the evaluated one first.
@@ -75,7 +75,8 @@ def fit(
     run_dir, recipe = env.path(run_dir or params.output_dir), RECIPES[params.recipe]
     accelerator = accelerator_for(params)
     same_run(run_dir, params, seg.fingerprint)
-    _try_size(model, params)
+    with explained(params, [], run_dir):
+        _try_size(model, params)
     if accelerator.is_main_process:
         _begin(run_dir, model, seg, params)
     if not len(seg.val) or len(seg.train) < accelerator.num_processes:
@@ -202,7 +203,7 @@ def same_run(run_dir: Path, params: RunParams, fingerprint: str) -> None:
     known = {key: value for key, value in there.items() if key in defaults}
     there = deciding(RunParams.model_construct(**known))
     differ = [
-        f"{key}: {there.get(key, defaults.get(key))!r} there, {asked.get(key, defaults.get(key))!r} asked"
+        f"{key}: {there.get(key, defaults[key])!r} there, {asked.get(key, defaults[key])!r} asked"
         for key in sorted(there | asked)
         if there.get(key) != asked.get(key)
     ]
@@ -240,11 +241,8 @@ def _try_size(model: nn.Module, params: RunParams) -> None:
         if _out_of_memory(error):
             raise
         reason = str(error).strip().splitlines()[0][:200]
-        name = (
-            params.model
-            if params.model.startswith("tmi-")
-            else f"{params.model} on {params.encoder}"
-        )
+        own = params.model.startswith("tmi-")  # its encoder
+        name = params.model if own else f"{params.model} on {params.encoder}"
         hint = f"try {s // 32 * 32} or {s // 32 * 32 + 32}"
         raise ValueError(f"image_size={s} cannot be used with {name} ({reason}); {hint}") from error
 
@@ -280,8 +278,8 @@ def _loader(
 ) -> DataLoader:
     """This process's share of each batch of epoch `epoch`.
 
-    Each pass over the training part has its own order and augmentation; images beyond the last batch
-    of an epoch wait for the next one.
+    Each pass over the training part has its own order and augmentation; images beyond the last
+    batch of an epoch wait for the next one.
     """
     rank, world = accelerator.process_index, accelerator.num_processes
     rng, n = np.random.default_rng([params.seed, epoch]), len(train[0])

@@ -1,26 +1,26 @@
 """The losses of the papers' training lines, with deep supervision over any list of logits.
 
-`make(name, classes)` gives a callable `(outputs, mask) -> scalar`; `outputs` is one tensor of logits
-(N, C, h, w) or a list of them, the evaluated one first, of any sizes: each is upsampled (bilinear) to
-the mask. A binary mask is float (N, 1, H, W) in [0, 1], a multi-class one int64 (N, H, W) with 0 =
-background. Losses are computed in float32 under mixed precision. Sums over the batch run over the
-batches of all processes, so that their number does not change the loss.
+`make(name, classes)` gives a callable `(outputs, mask) -> scalar`; `outputs` is one tensor of
+logits (N, C, h, w) or a list of them, the evaluated one first, of any sizes: each is upsampled
+(bilinear) to the mask. A binary mask is float (N, 1, H, W) in [0, 1], a multi-class one int64 (N,
+H, W) with 0 = background. Losses are computed in float32 under mixed precision. Sums over the batch
+run over the batches of all processes, so that their number does not change the loss.
 
-| name                  | loss of one map               | weights of the maps, in their order         |
-|-----------------------|-------------------------------|---------------------------------------------|
-| `paper`               | cross-entropy + soft Dice     | halved at each map: .533, .267, .133, .067  |
-| `released`            | structure loss, as it ran     | the first two, 1 each                       |
-| `released-as-written` | structure loss, as PraNet's   | the first two, 1 each                       |
-| `released-isic`       | cross-entropy + 1.5 soft Dice | halved at each map                          |
-| `unetpp`              | `hybrid`, form "code"         | 1 each, as UNet++ has it                    |
-| `unetpp-tmi`          | `hybrid`, form "tmi"          | 1 each                                      |
-| `unetpp-dlmia`        | `hybrid`, form "dlmia"        | 1 each                                      |
+| name                  | loss of one map               | weights of the maps, in their order |
+|-----------------------|-------------------------------|-------------------------------------|
+| `paper`               | cross-entropy + soft Dice     | halved: .533, .267, .133, .067      |
+| `released`            | structure loss, as it ran     | the first two, 1 each               |
+| `released-as-written` | structure loss, as PraNet's   | the first two, 1 each               |
+| `released-isic`       | cross-entropy + 1.5 soft Dice | halved                              |
+| `unetpp`              | `hybrid`, form "code"         | 1 each, as UNet++ has it            |
+| `unetpp-tmi`          | `hybrid`, form "tmi"          | 1 each                              |
+| `unetpp-dlmia`        | `hybrid`, form "dlmia"        | 1 each                              |
 
-The U-Net v2 paper names no loss. Its ISIC trainer used cross-entropy + 1.5 soft Dice over the batch,
-background left out, with the halved weights (they sum to 1 and let the finest map, the one that is
-evaluated, dominate): `released-isic`. `paper` keeps that with 1:1 in place of 1:1.5, the BCE + Dice of
-the ISIC line and of UNet++. Deviation: nnU-Net shrinks the labels to each map, we enlarge each map to
-the labels, so that small objects do not vanish from the coarse targets.
+The U-Net v2 paper names no loss. Its ISIC trainer used cross-entropy + 1.5 soft Dice over the
+batch, background left out, with the halved weights (they sum to 1 and let the finest map, the one
+that is evaluated, dominate): `released-isic`. `paper` keeps that with 1:1 in place of 1:1.5, the
+BCE + Dice of the ISIC line and of UNet++. Deviation: nnU-Net shrinks the labels to each map, we
+enlarge each map to the labels, so that small objects do not vanish from the coarse targets.
 
 UNet++'s printed equations hold only the positive term of the cross-entropy and are blind to false
 positives of one sigmoid channel. `unetpp-tmi` and `unetpp-dlmia` therefore see a binary mask as two
@@ -65,10 +65,10 @@ def ce_dice_loss(
 def structure_loss(logits: Tensor, mask: Tensor, as_written: bool = False) -> Tensor:
     """PraNet's weighted BCE + weighted IoU, w = 1 + 5 |avgpool31(mask) - mask|; binary.
 
-    `as_written` is the formula of the PraNet paper: sum(w bce) / sum(w) per image. The released code
-    of PraNet, Polyp-PVT and U-Net v2 passes `reduce='none'`, a legacy argument that any non-empty
-    string makes true, so its BCE is a scalar mean already and the weight cancels: it acts on the IoU
-    term only. The published figures of the line were trained so, hence the default.
+    `as_written` is the formula of the PraNet paper: sum(w bce) / sum(w) per image. The released
+    code of PraNet, Polyp-PVT and U-Net v2 passes `reduce='none'`, a legacy argument that any
+    non-empty string makes true, so its BCE is a scalar mean already and the weight cancels: it acts
+    on the IoU term only. The published figures of the line were trained so, hence the default.
 
     Shape:
         logits and mask: (N, 1, H, W) both.
@@ -85,7 +85,7 @@ def structure_loss(logits: Tensor, mask: Tensor, as_written: bool = False) -> Te
 
 
 def _mean31(mask: Tensor) -> Tensor:
-    """avgpool31 of the structure loss, zeros beyond the border: columns, then rows; 62 terms, not 961."""
+    """avgpool31, zeros beyond the border: columns, then rows; 62 terms in place of 961."""
     return F.avg_pool2d(F.avg_pool2d(mask, (31, 1), 1, (15, 0)), (1, 31), 1, (0, 15))
 
 
@@ -99,13 +99,13 @@ def hybrid(
 
     The papers and their code differ:
 
-    - "code": 1/2 CE - (2 sum(yp) + 1) / (sum(y) + sum(p) + 1), sums over the whole batch; CE has both
-      terms. From -1.
-    - "tmi" (Eq. 2): -1/N sum_n sum_c (y log p + 2yp / (y^2 + p^2)), N pixels, no 1/2, and a ratio for
-      each pixel.
+    - "code": 1/2 CE - (2 sum(yp) + 1) / (sum(y) + sum(p) + 1), sums over the whole batch; CE has
+      both terms. From -1.
+    - "tmi" (Eq. 2): -1/N sum_n sum_c (y log p + 2yp / (y^2 + p^2)), N pixels, no 1/2, and a ratio
+      for each pixel.
     - "dlmia": -1/N sum_b (1/2 y_b log p_b + 2 y_b p_b / (y_b + p_b)), N images; read as the mean of
-      the cross-entropy over the pixels and the ratio of the sums of image b (its y_b and p_b are the
-      flattened image).
+      the cross-entropy over the pixels and the ratio of the sums of image b (its y_b and p_b are
+      the flattened image).
 
     In words: both printed equations have only the positive term y log p of the cross-entropy. With
     softmax that is all of it; with one sigmoid channel a background pixel adds nothing to "tmi",

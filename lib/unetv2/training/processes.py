@@ -1,8 +1,8 @@
 """What several processes must share so that they train as one: sums, and batch normalisation.
 
 Data-parallel training averages the gradients of the processes. That is the gradient of one process
-with the whole batch only if nothing before it depends on the batch as a whole; a Dice over the batch
-and batch normalisation do. Both are computed here over the batches of all processes.
+with the whole batch only if nothing before it depends on the batch as a whole; a Dice over the
+batch and batch normalisation do. Both are computed here over the batches of all processes.
 """
 
 from contextlib import AbstractContextManager, nullcontext

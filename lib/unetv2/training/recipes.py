@@ -1,17 +1,17 @@
 """Recipes: how a model is trained, as the papers write it or as their released code ran.
 
-| recipe                | optimiser                | rate      | loss                                      |
-|-----------------------|--------------------------|-----------|-------------------------------------------|
-| `paper`               | Adam 1e-3                | poly 0.9  | cross-entropy + Dice                      |
-| `released`            | AdamW 1e-4, decay 1e-4   | constant  | structure loss, as the code ran           |
-| `released-as-written` | AdamW 1e-4, decay 1e-4   | constant  | structure loss, as PraNet's text has it   |
-| `released-isic`       | SGD 1e-3, decay 3e-5     | poly 0.9  | cross-entropy + 1.5 Dice                  |
-| `unetpp`              | Adam 3e-4                | constant  | 1/2 cross-entropy + Dice, the code's form |
-| `unetpp-tmi`          | Adam 3e-4                | constant  | Eq. 2 of the TMI article                  |
-| `unetpp-dlmia`        | Adam 3e-4                | constant  | the equation of the DLMIA paper           |
+| recipe                | optimiser              | rate     | loss                            |
+|-----------------------|------------------------|----------|---------------------------------|
+| `paper`               | Adam 1e-3              | poly 0.9 | cross-entropy + Dice            |
+| `released`            | AdamW 1e-4, decay 1e-4 | constant | structure loss, as it ran       |
+| `released-as-written` | AdamW 1e-4, decay 1e-4 | constant | structure loss, as PraNet wrote |
+| `released-isic`       | SGD 1e-3, decay 3e-5   | poly 0.9 | cross-entropy + 1.5 Dice        |
+| `unetpp`              | Adam 3e-4              | constant | UNet++'s, as its code has it    |
+| `unetpp-tmi`          | Adam 3e-4              | constant | UNet++'s, Eq. 2 of TMI          |
+| `unetpp-dlmia`        | Adam 3e-4              | constant | UNet++'s, as DLMIA prints it    |
 
-Each recipe's loss is the one of its name, see `losses`. The number of epochs, batch and image size and
-augmentation are parameters of the run, not of the recipe.
+Each recipe's loss is the one of its name, see `losses`. The number of epochs, batch and image size
+and augmentation are parameters of the run, not of the recipe.
 """
 
 from dataclasses import dataclass
@@ -47,9 +47,9 @@ class Recipe:
     drop_path: float = 0.0
 
 
-# The U-Net v2 paper's text: Adam 1e-3, betas .9/.999, poly 0.9. It says nothing of clipping: 12 is its
-# ISIC trainer's. The rate falls at every step (the trainer's: at every epoch), which matters only in
-# runs of few epochs.
+# The U-Net v2 paper's text: Adam 1e-3, betas .9/.999, poly 0.9. It says nothing of clipping: 12 is
+# its ISIC trainer's. The rate falls at every step (the trainer's: at every epoch), which matters
+# only in runs of few epochs.
 _PAPER = Recipe("Adam", 1e-3, poly=0.9, clip_norm=12.0)
 
 # The released polyp code as it runs: its decay (x 0.1 every 200 epochs) is never reached in 99.
@@ -66,10 +66,11 @@ _RELEASED = Recipe(
 
 # The released ISIC code, a trainer of nnU-Net: batch_size 49, steps_per_epoch 250, epochs 300 and
 # precision fp16 are what it adds. Deviations: the best epoch is chosen on validation (there: on the
-# test images); the rate falls at every step, not at every epoch; the coarse maps are enlarged to the
-# labels (there: the labels shrunk to the maps); one sigmoid in place of two softmax channels, which
-# is the same function; images are normalised by the encoder's mean and deviation (there: by their
-# own); augment="strong" is near its augmentation and not equal; and there is no test-time flipping.
+# test images); the rate falls at every step, not at every epoch; the coarse maps are enlarged to
+# the labels (there: the labels shrunk to the maps); one sigmoid in place of two softmax channels,
+# which is the same function; images are normalised by the encoder's mean and deviation (there: by
+# their own); augment="strong" is near its augmentation and not equal; and there is no test-time
+# flipping.
 _RELEASED_ISIC = Recipe(
     "SGD",
     1e-3,
@@ -80,8 +81,9 @@ _RELEASED_ISIC = Recipe(
     drop_path=0.1,
 )
 
-# UNet++ (TMI): Adam 3e-4, constant; the hybrid loss, 1 per head. Its code has 1e-3 and an L2 penalty
-# instead, and both stop early on validation: here the best epoch is kept, and the epochs are given.
+# UNet++ (TMI): Adam 3e-4, constant; the hybrid loss, 1 per head. Its code has 1e-3 and an L2
+# penalty instead, and both stop early on validation: here the best epoch is kept, and the epochs
+# are given.
 _UNETPP = Recipe("Adam", 3e-4)
 
 RECIPES = {

@@ -123,7 +123,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _literal(text: str):
-    """A number, a truth value or None as such, anything else as text: RunParams says what is wrong."""
+    """A number, a truth value or None as such, else the text: RunParams says what is wrong."""
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):
