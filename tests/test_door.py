@@ -103,7 +103,7 @@ class House:
 
     def __call__(self, *options: str, **more: str) -> tuple[int, str]:
         process = self.start(*options, **more)
-        output = process.communicate(timeout=240)[0]
+        output = process.communicate(timeout=600)[0]
         return process.returncode, output
 
 
