@@ -61,7 +61,7 @@ def test_gradient_paths_by_hand():
 
 
 def test_a_design_has_the_colour_of_its_skip():
-    names = ["thin+copy", "thin+nested", "unetv2", "thin+concat"]
+    names = ["thin+copy", "thin+copy-attention", "thin+nested", "unetv2", "thin+concat"]
     colours = plots.palette(names)
     for name in names:
         assert draw(name).colour == colours[name]

@@ -69,13 +69,14 @@ def gain():
 def test_curves_show_each_seed_and_their_mean():
     rows = [("thin+sdi", seed, epoch, seed + epoch) for seed in (0, 2) for epoch in (1, 2, 3)]
     logs = pd.DataFrame(rows, columns=["model", "seed", "epoch", "loss"]).assign(dataset="d")
-    (ax,) = plots.curves(logs, {"loss": "training loss"}).axes
+    fig = plots.curves(logs, {"loss": "training loss"})
+    (ax,) = fig.axes
     drawn = sorted(
         tuple(map(float, line.get_ydata())) for line in ax.lines if len(line.get_ydata())
     )
     assert drawn == [(1, 2, 3), (2, 3, 4), (3, 4, 5)]
     assert {to_hex(line.get_color()) for line in ax.lines} == {plots.COLOURS["sdi"].lower()}
-    assert ax.get_ylabel() == "training loss" and len(ax.get_legend().get_texts()) == 1
+    assert ax.get_ylabel() == "training loss" and len(fig.legends[0].get_texts()) == 1
 
 
 def test_figures_leave_nothing_behind(tmp_path):

@@ -7,6 +7,7 @@ three kinds of links, heads, and what pruning removes.
 """
 
 import copy
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -17,11 +18,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import FancyArrowPatch
-from torch import nn
 
 from ..networks.family import NestedUNet
 from ..networks.thin import ThinUnet
-from ..skips import SDI, Copy, MatchedCopy, NestedSkip
+from ..skips import NestedSkip
 from ..skips.graph import graph, needed
 from .plots import COLOURS, OTHERS, STYLE, WIDTH
 
@@ -68,7 +68,7 @@ def of(net: ThinUnet, title: str) -> Design:
     across without one, as in U-Net's copy.
     """
     skip, last = net.decoder.skip, net.decoder.levels
-    design, dense = Design(title, _colour(skip)), isinstance(skip, NestedSkip)
+    design, dense = Design(title, _colour(net)), isinstance(skip, NestedSkip)
     finest = last - len(skip.out_channels) + 1  # the finest level that has a skip
     step, right = (1, 2 * last) if dense else (0.45, 5.2)
     for i in range(1, last + 1):
@@ -129,12 +129,9 @@ def _reach(net: ThinUnet) -> list[list[int]]:
     return found
 
 
-def _colour(skip: nn.Module) -> str:
-    kinds = {NestedSkip: "nested", MatchedCopy: "copy-matched", Copy: "copy", SDI: "sdi"}
-    name = kinds.get(type(skip))
-    if name == "sdi" and skip.combine != "product":
-        name = skip.combine
-    return COLOURS.get(name, OTHERS[0])
+def _colour(net: ThinUnet) -> str:
+    name = net.config.get("skip")  # a UnetV2 has none, for its skip is SDI
+    return COLOURS.get(name or ("sdi-released" if net.config["released"] else "sdi"), OTHERS[0])
 
 
 def family(member: str, depth: int, title: str) -> Design:
@@ -160,6 +157,7 @@ def draw(
     fig, axes = _panels(len(designs), columns, height)
     for ax, design in zip(axes, designs, strict=False):
         _draw(design, ax, focus)
+        ax.set_title(textwrap.fill(design.title, 78 // columns))
     return fig
 
 
@@ -223,7 +221,6 @@ def _draw(design: Design, ax: Axes, focus: int | None) -> None:
         _node(ax, place[node], label, *looks[node[0]], size=8)
     xs, ys = zip(*place.values(), strict=True)
     ax.set(xlim=(min(xs) - 0.7, max(xs) + 0.7), ylim=(min(ys) - 0.6, max(ys) + 1))
-    ax.set_title(design.title)
 
 
 def _draw_nested(model: NestedUNet, ax: Axes, keep: Sequence[int]) -> None:

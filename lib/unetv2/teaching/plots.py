@@ -233,11 +233,11 @@ def curves(logs: pd.DataFrame, values: dict[str, str], facet: str = "dataset") -
             what = {"data": rows, "x": "epoch", "y": value, "ax": ax}
             what |= {"hue": "model", "palette": colours, "legend": False}
             seaborn.lineplot(**what, units="seed", estimator=None, linewidth=0.7, alpha=0.5)
-            what["legend"] = ax is axes[0, -1] and "auto"
             seaborn.lineplot(**what, errorbar=None, linewidth=2, **ends)
             ax.set(ylabel=text)
         axes[i, 0].set_title(name if len(facets) > 1 else "")
-    axes[0, -1].legend()  # without the title that seaborn gives it
+    lines = [mpl.lines.Line2D([], [], color=c, linewidth=2, label=m) for m, c in colours.items()]
+    fig.legend(handles=lines, loc="outside lower center", ncols=min(3, len(lines)))
     return fig
 
 
