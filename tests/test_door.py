@@ -18,7 +18,7 @@ import snakemake_logger_plugin_door as reporter
 import yaml
 
 from unetv2.evaluation import record
-from unetv2.training.identity import deciding
+from unetv2.evaluation.identity import deciding
 
 ROOT = Path(__file__).resolve().parents[1]
 LESSON = "print('hello')"

@@ -7,8 +7,8 @@ import pytest
 
 from unetv2 import skips
 from unetv2.common.params import RunParams
-from unetv2.training import identity as module
-from unetv2.training.identity import deciding, identity
+from unetv2.evaluation import identity as module
+from unetv2.evaluation.identity import deciding, identity
 
 DATA = "0123456789abcdef"
 RUN = {"dataset": "isic2017", "model": "thin+sdi", "encoder": "mobilenet_v2", "epochs": 24}
@@ -100,6 +100,6 @@ def test_identities_that_are_committed_stay():
 
 
 def test_importing_it_loads_no_torch():
-    code = "import sys, unetv2.training.identity; print('torch' in sys.modules)"
+    code = "import sys, unetv2.evaluation.identity; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.strip() == "False", done.stderr

@@ -14,7 +14,7 @@ from unetv2.common import env
 from unetv2.common.params import RunParams
 from unetv2.evaluation import record, score, studies
 from unetv2.networks import NestedUNet
-from unetv2.training.identity import identity
+from unetv2.evaluation.identity import identity
 
 SIZE = 32
 HISTORY = [

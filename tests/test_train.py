@@ -23,7 +23,8 @@ from unetv2.evaluation import record, score
 from unetv2.inference.infer import predict
 from unetv2.inference.load import load_run, load_weights
 from unetv2.training import fit as train
-from unetv2.training import identity, losses, run
+from unetv2.evaluation import identity
+from unetv2.training import losses, run
 
 FILES = {
     "env.json", "identity.json", "log.csv", "metrics.json", "model.safetensors", "params.json",

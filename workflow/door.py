@@ -21,7 +21,7 @@ from plan import ROOT, Config, Run, Step, fingerprint, runs_of, steps_of
 from unetv2.common import env, files
 from unetv2.common.errors import unknown
 from unetv2.common.params import slug
-from unetv2.training.identity import own_skip
+from unetv2.evaluation.identity import own_skip
 
 CONFIGS = ROOT / "workflow" / "configs"
 NOTEBOOKS = Path(os.environ.get("NOTEBOOKS_DIR", ROOT / "notebooks"))

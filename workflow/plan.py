@@ -10,7 +10,7 @@ A notebook says in its metadata how it takes part, `"unetv2": {"role", "params",
     params  the class of its parameters: RunParams, or one of unetv2.teaching.params
     models  of the config it is about: "models", or "family" (a config without one leaves it out)
 
-A **run** is done when its folder holds metrics.json and its identity (unetv2.training.identity),
+A **run** is done when its folder holds metrics.json and its identity (unetv2.evaluation.identity),
 whatever was edited since, or when a committed record has that identity. Its notebook is executed
 again when the notebook's code changed, and trains nothing. The others are repeated when their
 parameters changed, the runs they read, their notebook's text, or the library's code, where
@@ -31,7 +31,7 @@ from pydantic import Field
 
 from unetv2.common.errors import unknown
 from unetv2.common.params import Params, RunParams, file_name, slug
-from unetv2.training.identity import TRAINING_VERSION, identity
+from unetv2.evaluation.identity import TRAINING_VERSION, identity
 
 __all__ = ["ROLES", "ROOT", "Config", "Run", "Step", "params_of", "runs_of", "steps_of"]
 

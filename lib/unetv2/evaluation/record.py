@@ -7,7 +7,7 @@ identity counts as a finished run: it is not trained again.
 A record is a dict of plain values, the same in memory and in the file (`FILE`: JSON, gzip, nothing
 in it depends on the time). Its keys:
 
-* `identity`, `fingerprint`, `training_version`: see unetv2.training.identity.
+* `identity`, `fingerprint`, `training_version`: see unetv2.evaluation.identity.
 * `params`: the parameters without places and without defaults; `environment`: see env.describe.
 * `log`: a column per name, a value per epoch; `best_epoch`; `parameters`, how many the model has.
 * `tests`: {test: a block of scores}. A block has `ids` and `groups` (None: each image its own);
@@ -95,7 +95,7 @@ def build(
     Raises:
         As `others`.
     """
-    from ..training.identity import TRAINING_VERSION, deciding, identity
+    from .identity import TRAINING_VERSION, deciding, identity
 
     best = max(history, key=lambda row: row["val_dice"])
     shown = params.model_dump(exclude=set(PLACES), exclude_defaults=True)
@@ -235,7 +235,7 @@ def committed(params: RunParams, fingerprint: str | None = None) -> Path | None:
     Raises:
         ValueError: a record is damaged; without a fingerprint, records of different data fit.
     """
-    from ..training.identity import identity
+    from .identity import identity
 
     if fingerprint is not None:
         path = home(params) / f"s{params.seed}-{identity(params, fingerprint)}.json.gz"
@@ -361,7 +361,7 @@ def _check_alike(records: Sequence[Mapping[str, Any]]) -> None:
 
 def _differences(records: Sequence[Mapping[str, Any]]) -> str:
     """What decides a training, but for model and seed, and is not the same in all `records`."""
-    from ..training.identity import AFTERWARDS
+    from .identity import AFTERWARDS
 
     names = set(RunParams.model_fields) - set(PLACES) - AFTERWARDS - {"model", "seed"}
     values = {}

@@ -39,7 +39,7 @@ from ..evaluation import metrics
 from ..inference.infer import labels, predict
 from ..inference.load import load_weights
 from . import losses
-from .identity import TRAINING_VERSION, deciding, identity
+from ..evaluation.identity import TRAINING_VERSION, deciding, identity
 from .processes import whole_batch_norm
 from .recipes import RECIPES, Recipe
 
