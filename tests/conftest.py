@@ -1,4 +1,6 @@
-"""Fixtures for all tests. Real data, weights and a GPU are optional: their tests say why they are skipped."""
+"""Fixtures for all tests. Real data, weights and a GPU are optional: their tests say why they are
+skipped.
+"""
 
 import os
 from pathlib import Path
@@ -9,7 +11,9 @@ import pytest
 
 
 def pytest_configure(config):
-    config.addinivalue_line("markers", "realdata: needs the datasets of DATA_DIR or the weights of WEIGHTS_DIR")
+    config.addinivalue_line(
+        "markers", "realdata: needs the datasets of DATA_DIR or the weights of WEIGHTS_DIR"
+    )
     config.addinivalue_line("markers", "gpu: needs a CUDA device")
 
 
@@ -48,9 +52,17 @@ def _cache(tmp_path_factory):
 
 @pytest.fixture
 def fake_dataset(tmp_path):
-    """Write n pairs of random pictures with one bright disc each: fake_dataset(images, masks, ids, ...) -> folder."""
+    """Write n pairs of random pictures with one bright disc each: fake_dataset(images, masks, ids,
+    ...) -> folder.
+    """
 
-    def write(images="images/{id}.png", masks="masks/{id}.png", ids=range(10), size=(40, 48), values=(255,)) -> Path:
+    def write(
+        images="images/{id}.png",
+        masks="masks/{id}.png",
+        ids=range(10),
+        size=(40, 48),
+        values=(255,),
+    ) -> Path:
         for k, id in enumerate(ids):
             rng = np.random.default_rng(k)
             image, mask = rng.integers(20, 90, (*size, 3), dtype=np.uint8), np.zeros(size, np.uint8)

@@ -29,7 +29,9 @@ def test_data_folder_setting_wins_over_variable(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize(("kind", "find"), [("data", env.data_dir), ("weights", env.weights_dir)])
 def test_a_folder_that_is_not_there_is_one_clear_error(monkeypatch, tmp_path, kind, find):
-    with pytest.raises(FileNotFoundError, match=rf"{kind} folder not found: .*nowhere.*{kind}_dir.*--{kind}"):
+    with pytest.raises(
+        FileNotFoundError, match=rf"{kind} folder not found: .*nowhere.*{kind}_dir.*--{kind}"
+    ):
         find(str(tmp_path / "nowhere"))
     monkeypatch.setenv(f"{kind.upper()}_DIR", str(tmp_path / "gone"))
     with pytest.raises(FileNotFoundError, match=f"from {kind.upper()}_DIR"):
@@ -64,7 +66,9 @@ def test_a_gpu_that_fails_at_its_first_operation_is_not_used(monkeypatch, capsys
     import torch
 
     def fails(*args, **kwargs):
-        raise RuntimeError("CUDA error: no kernel image is available for execution on the device\nmore")
+        raise RuntimeError(
+            "CUDA error: no kernel image is available for execution on the device\nmore"
+        )
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Tesla P100")

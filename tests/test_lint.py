@@ -19,7 +19,9 @@ LONGEST = 16  # lines of a code cell; the tag "lesson" lifts it
 
 def cells_of(path: Path) -> list[dict]:
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-    return [c | {"source": "".join(c["source"]), "tags": c["metadata"].get("tags", [])} for c in cells]
+    return [
+        c | {"source": "".join(c["source"]), "tags": c["metadata"].get("tags", [])} for c in cells
+    ]
 
 
 def code_of(path: Path) -> list[dict]:
@@ -67,9 +69,13 @@ def test_bootstrap_is_the_same_everywhere(path):
 @each
 def test_parameters_are_annotated_literals_with_a_comment_and_checked(path):
     code = code_of(path)
-    assert [i for i, c in enumerate(code) if "parameters" in c["tags"]] == [1], "one cell, the second of the code"
+    assert [i for i, c in enumerate(code) if "parameters" in c["tags"]] == [1], (
+        "one cell, the second of the code"
+    )
     for line in code[1]["source"].splitlines():
-        assert re.fullmatch(r"\w+: [\w\[\], |]+ = [^#]+  # \S.*", line), f"'name: type = literal  # comment': {line}"
+        assert re.fullmatch(r"\w+: [\w\[\], |]+ = [^#]+  # \S.*", line), (
+            f"'name: type = literal  # comment': {line}"
+        )
     assert re.search(r"^P = \w+Params\.from_notebook\(globals\(\)\)$", code[2]["source"], re.M), (
         "the strict check follows"
     )
@@ -151,7 +157,9 @@ def test_reading_copies_match_their_sources(path):
 
 @pytest.mark.parametrize("command", [["check"], ["format", "--check"]], ids=" ".join)
 def test_ruff(command):
-    done = subprocess.run([sys.executable, "-m", "ruff", *command, "."], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "ruff", *command, "."], cwd=ROOT, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -174,11 +182,18 @@ def test_package_needs_what_the_requirements_say():
 
 
 def test_no_path_of_a_machine_is_committed():
-    files = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True).stdout.split("\n")
+    files = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True
+    ).stdout.split("\n")
     if not any(files):
         pytest.skip("not a git checkout")
     for file in filter(None, files):
         path = ROOT / file
-        if path.suffix in (".py", ".md", ".yaml", ".toml", ".sh", ".json", ".csv", ".txt") and path.is_file():
+        if (
+            path.suffix in (".py", ".md", ".yaml", ".toml", ".sh", ".json", ".csv", ".txt")
+            and path.is_file()
+        ):
             text = path.read_text(encoding="utf-8")
-            assert not re.search(r"(?<![\w.])/(?:home|Users|root|work)/\w", text) or path == Path(__file__), file
+            assert not re.search(r"(?<![\w.])/(?:home|Users|root|work)/\w", text) or path == Path(
+                __file__
+            ), file

@@ -57,12 +57,19 @@ def test_deep_supervision_gives_a_map_per_level_finest_first(name):
     assert without(image()).shape == (2, 1, 64, 64), "one tensor unless asked for more"
 
 
-@pytest.mark.parametrize("encoder", ["mobilenet_v2", "tu-pvt_v2_b0", "mit_b0"])
-@pytest.mark.parametrize("name", [*PLUGGED, "unetv2", "thin+nested"])
+DILATED = ("smp-pan+sdi", "smp-deeplabv3plus+sdi")  # transformers cannot be dilated
+
+
+@pytest.mark.parametrize(
+    ("name", "encoder"),
+    [
+        *((name, "tu-test_resnet" if name in DILATED else "tu-pvt_v2_b0") for name in PLUGGED),
+        *((name, "mit_b0") for name in ("smp-unet+sdi", "unetv2", "thin+nested")),
+        *((name, "tu-pvt_v2_b0") for name in ("unetv2", "thin+nested")),
+    ],
+)
 def test_a_skip_with_any_encoder_saves_and_loads(name, encoder, tmp_path):
     """A CNN, a timm transformer with an empty stride-2 level, and smp's own transformer."""
-    if name in ("smp-pan+sdi", "smp-deeplabv3plus+sdi") and encoder != "mobilenet_v2":
-        pytest.skip("transformers cannot be dilated")
     model, x = create_model(name, encoder), image(SIZE.get(name, 64))
     model.train()(x).sum().backward()
     model.save_pretrained(tmp_path)
@@ -225,10 +232,11 @@ def test_options_of_a_skip_reach_it_and_survive_saving(tmp_path):
     assert again.encoder.skip.combine == "sum" and count(again) == count(model)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["thin+copy", "thin+nested", "thin+sdi"])
 def test_onnx_and_compile(name, tmp_path):
     ort = pytest.importorskip("onnxruntime")
-    model, x = create_model(name, "resnet18").eval(), image(64, 1)
+    model, x = create_model(name, "tu-test_resnet").eval(), image(64, 1)
     expected = model(x).detach()
     torch.onnx.export(model, (x,), tmp_path / "model.onnx", dynamo=True, verbose=False)
     session = ort.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])

@@ -1,4 +1,6 @@
-"""Every notebook from end to end, as `./run_all.sh` runs it, with few images and one epoch; then the solutions."""
+"""Every notebook from end to end, as `./run_all.sh` runs it, with few images and one epoch; then
+the solutions.
+"""
 
 import json
 import os
@@ -10,7 +12,9 @@ import papermill
 import pytest
 import yaml
 
-pytestmark = pytest.mark.xdist_group("notebooks")  # one process runs them all: the house is built once
+pytestmark = pytest.mark.xdist_group(
+    "notebooks"
+)  # one process runs them all: the house is built once
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
 SOLUTIONS = sorted((ROOT / "notebooks" / "solutions").glob("*_solutions.ipynb"))
@@ -44,10 +48,19 @@ def house(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
     (folder / "smoke.yaml").write_text(yaml.safe_dump(CONFIG))
     path = os.pathsep.join([str(ROOT / "lib"), str(ROOT / "workflow")])
-    command = [sys.executable, str(ROOT / "workflow" / "door.py"), "--config", str(folder / "smoke.yaml")]
+    command = [
+        sys.executable,
+        str(ROOT / "workflow" / "door.py"),
+        "--config",
+        str(folder / "smoke.yaml"),
+    ]
     environment = os.environ | {"PYTHONPATH": path, "PWD": str(folder)}
     done = subprocess.run(
-        [*command, "--output", str(folder)], env=environment, capture_output=True, text=True, timeout=1200
+        [*command, "--output", str(folder)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=1200,
     )
     return folder / "smoke", done.stdout + done.stderr
 
@@ -74,6 +87,8 @@ def test_solutions_run(source, house, tmp_path):
     lesson = source.name.replace("_solutions", "")
     given = next(iter(sorted(folder.rglob(lesson))), None)
     assert given, said
-    parameters = yaml.safe_load((given.parent / "params.yaml").read_text()) | {"output_dir": str(tmp_path / "out")}
+    parameters = yaml.safe_load((given.parent / "params.yaml").read_text()) | {
+        "output_dir": str(tmp_path / "out")
+    }
     copy, kernel = tmp_path / source.name, {"kernel_name": "python3", "cwd": source.parent}
     papermill.execute_notebook(source, copy, parameters, progress_bar=False, **kernel)

@@ -7,7 +7,6 @@ import nbformat
 import papermill
 import pytest
 from papermill.exceptions import PapermillExecutionError
-
 from unetv2.params import CompareParams, FigureParams, Params, RunParams, slug
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -18,7 +17,10 @@ ROOT = Path(__file__).resolve().parents[1]
     [
         ({"sede": 9}, r"unknown parameter 'sede'; did you mean 'seed'"),
         ({"epochs": 0}, "epochs=0: .*greater than or equal to 1"),
-        ({"epochs": "3"}, "epochs='3': .*valid integer.*this is text: write numbers without quotes"),
+        (
+            {"epochs": "3"},
+            "epochs='3': .*valid integer.*this is text: write numbers without quotes",
+        ),
         ({"lr": "1e-4"}, r"lr='1e-4': .*YAML reads 1e-4 as text"),
         ({"seed": True}, "seed=True"),
         ({"precision": False}, "precision=False: .*YAML reads no, yes.*quote"),
@@ -61,7 +63,9 @@ def test_slug_is_a_folder_name():
 
 @pytest.fixture
 def execute(tmp_path):
-    """Runs a notebook of a parameters cell and its check through papermill; returns what it printed."""
+    """Runs a notebook of a parameters cell and its check through papermill; returns what it
+    printed.
+    """
 
     def run(parameters, tags=("parameters",)):
         cell = nbformat.v4.new_code_cell(
@@ -103,5 +107,10 @@ def test_parameters_need_no_torch(tmp_path):
     import subprocess
 
     code = "import sys; from unetv2.params import Params; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": str(ROOT / "lib")}).returncode == 0
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], env={"PYTHONPATH": str(ROOT / "lib")}
+        ).returncode
+        == 0
+    )
     assert issubclass(RunParams, Params)

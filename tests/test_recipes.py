@@ -1,6 +1,6 @@
 """Recipes: three steps of every arm and recipe against committed losses; a rehearsal of them all.
 
-When a loss here moves, the training has changed: raise unetv2.training.identity.TRAINING_VERSION,
+When a loss here moves, the training has changed: raise unetv2.evaluation.identity.TRAINING_VERSION,
 which supersedes every run and record, and write the losses anew with
 
     python tests/test_recipes.py

@@ -13,8 +13,8 @@ from unetv2 import data
 from unetv2.common import env
 from unetv2.common.params import RunParams
 from unetv2.evaluation import record, score, studies
-from unetv2.networks import NestedUNet
 from unetv2.evaluation.identity import identity
+from unetv2.networks import NestedUNet
 
 SIZE = 32
 HISTORY = [

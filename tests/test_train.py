@@ -19,11 +19,10 @@ from unetv2 import data, networks
 from unetv2.common import env, files
 from unetv2.common.params import RunParams
 from unetv2.data import SegData, Split, synthetic
-from unetv2.evaluation import record, score
+from unetv2.evaluation import identity, record, score
 from unetv2.inference.infer import predict
 from unetv2.inference.load import load_run, load_weights
 from unetv2.training import fit as train
-from unetv2.evaluation import identity
 from unetv2.training import losses, run
 
 FILES = {

@@ -13,9 +13,18 @@ from pathlib import Path
 from .errors import unknown
 
 __all__ = [
-    "check_precision", "compile_problem", "data_dir", "describe", "device", "on_colab", "on_kaggle", "path", "report",
-    "root", "weights_dir",
-]  # fmt: skip
+    "check_precision",
+    "compile_problem",
+    "data_dir",
+    "describe",
+    "device",
+    "on_colab",
+    "on_kaggle",
+    "path",
+    "report",
+    "root",
+    "weights_dir",
+]
 
 PACKAGES = (
     "torch",
@@ -118,7 +127,8 @@ def gpu_problem() -> str | None:
         torch.nn.functional.conv2d(x, torch.ones(1, 2, 3, 3, device="cuda")).sum().item()
     except RuntimeError as error:  # its first line says which kernels are missing
         hint = "; on Kaggle choose the accelerator 'GPU T4 x2'" if on_kaggle() else ""
-        return f"{torch.cuda.get_device_name()} fails at a first operation ({str(error).splitlines()[0]}){hint}"
+        reason = str(error).splitlines()[0]
+        return f"{torch.cuda.get_device_name()} fails at a first operation ({reason}){hint}"
     return None
 
 
@@ -212,7 +222,6 @@ def report() -> None:
     """Print where this runs, in few lines, after trying the GPU with a real operation."""
     facts = describe()
     place = "Kaggle" if on_kaggle() else "Colab" if on_colab() else facts["platform"]
-    print(
-        f"Python {facts['python']}, torch {facts['torch']}, smp {facts['segmentation-models-pytorch']}, on {place}"
-    )
+    smp = facts["segmentation-models-pytorch"]
+    print(f"Python {facts['python']}, torch {facts['torch']}, smp {smp}, on {place}")
     print(f"device: {facts['device']}" + f" ({gpu_problem()})" * bool(gpu_problem()))

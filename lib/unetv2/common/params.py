@@ -85,9 +85,10 @@ class Params(BaseModel):
             if name not in cls.model_fields:
                 raise unknown("parameter", name, cls.model_fields)
             if namespace.get(name) != value:
+                found = f"was given as {value!r} but is {namespace.get(name)!r}"
                 raise ValueError(
-                    f"parameter {name!r} was given as {value!r} but is {namespace.get(name)!r}: the parameters cell "
-                    "has lost its 'parameters' tag, so papermill's values were overwritten; put the tag back"
+                    f"parameter {name!r} {found}: the parameters cell has lost its 'parameters' "
+                    "tag, so papermill's values were overwritten; put the tag back"
                 )
         return cls.make({name: namespace[name] for name in cls.model_fields if name in namespace})
 
@@ -102,7 +103,8 @@ def _hint(error: Any) -> str:
         and error["type"].startswith(("float", "int"))
         and re.fullmatch(r"[-+.\deE]+", value)
     ):
-        return "; this is text: write numbers without quotes, and 1.0e-4, because YAML reads 1e-4 as text"
+        advice = "write numbers without quotes, and 1.0e-4, because YAML reads 1e-4 as text"
+        return f"; this is text: {advice}"
     return ""
 
 

@@ -94,7 +94,9 @@ def table(
     if not isinstance(chosen, Mapping):
         chosen = [chosen] if isinstance(chosen, str) else chosen
         if not all(isinstance(name, str) for name in chosen):
-            raise ValueError("models that are not of the registry need a name each: {'mine': module}")
+            raise ValueError(
+                "models that are not of the registry need a name each: {'mine': module}"
+            )
         chosen = build(chosen, encoder)
     half = torch.float16 if precision == "fp16" else torch.bfloat16
     rows = []

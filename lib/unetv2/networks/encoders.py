@@ -109,7 +109,7 @@ def check_weights(name: str, folder: str | Path | None) -> None:
         module = encoder(name)
     try:
         with safe_open(path, "pt") as file:
-            shapes = {key: file.get_slice(key).get_shape() for key in file.keys()}  # noqa: SIM118
+            shapes = {key: file.get_slice(key).get_shape() for key in file.keys()}
         _compare(module, shapes)
         own = module.state_dict()
         for key, shape in shapes.items():
@@ -171,9 +171,8 @@ class UpsampledFirst(nn.Module):
         super().__init__()
         image, gap, first, *rest = encoder.out_channels
         if gap:
-            raise ValueError(
-                f"this encoder has {gap} channels at stride 2 and needs none upsampled: use smp.Unet"
-            )
+            has = f"has {gap} channels at stride 2"
+            raise ValueError(f"this encoder {has} and needs none upsampled: use smp.Unet")
         self.encoder = encoder
         self.out_channels = [image, first, first, *rest]
         self.output_stride = encoder.output_stride

@@ -151,29 +151,34 @@ class NestedUNet(Heads, nn.Module):
         super().__init__()
         depth = len(filters) - 1 if depth is None else depth
         if not 1 <= depth < len(filters):
-            raise ValueError(
-                f"depth={depth} is out of range: the {len(filters)} filters allow 1 to {len(filters) - 1}"
-            )
+            allowed = f"the {len(filters)} filters allow 1 to {len(filters) - 1}"
+            raise ValueError(f"depth={depth} is out of range: {allowed}")
         if min(classes, in_channels) < 1:
-            raise ValueError(
-                f"classes={classes}, in_channels={in_channels}: at least 1; a binary mask is 1 class"
-            )
+            given = f"classes={classes}, in_channels={in_channels}"
+            raise ValueError(f"{given}: at least 1; a binary mask is 1 class")
         if dims not in (2, 3):
             raise ValueError(f"dims={dims}: the family is built for 2 or 3 dimensions")
         if up not in ("deconv", "linear"):
             raise unknown("upsampling", up, ("deconv", "linear"))
         if member == "unet-e" and depth > 1 and not deep_supervision:
-            raise ValueError(
-                "U-Net^e without deep supervision trains one of its U-Nets only: build member='unet'"
-            )
+            reason = "U-Net^e without deep supervision trains one of its U-Nets only"
+            raise ValueError(f"{reason}: build member='unet'")
         self.graph = graph(member, depth)
         top = [j for (i, j), _ in reversed(self.graph) if i == 0 and j]
         self.columns = top if deep_supervision else [depth]
         k = tuple(filters[: depth + 1])
         self.config = {
-            "member": member, "depth": depth, "in_channels": in_channels, "classes": classes, "filters": k,
-            "dims": dims, "deep_supervision": len(self.columns) > 1, "norm": norm, "up": up, "dropout": dropout,
-        }  # fmt: skip
+            "member": member,
+            "depth": depth,
+            "in_channels": in_channels,
+            "classes": classes,
+            "filters": k,
+            "dims": dims,
+            "deep_supervision": len(self.columns) > 1,
+            "norm": norm,
+            "up": up,
+            "dropout": dropout,
+        }
         self.nodes = nn.ModuleDict()
         for (i, j), inputs in self.graph:
             cin = k[i + 1] if j else k[i - 1] if i else in_channels

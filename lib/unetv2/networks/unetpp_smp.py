@@ -133,9 +133,10 @@ class NestedUnetPlusPlus(Heads, SegmentationModel):
             raise ValueError(f"classes={classes} must be at least 1; a binary mask has 1 class")
         deepest = encoder_depth - 1 if pruned is None else pruned
         if not 1 <= deepest < encoder_depth == len(decoder_channels):
-            given = f"encoder_depth={encoder_depth}, pruned={pruned}, {len(decoder_channels)} decoder_channels"
+            given = f"encoder_depth={encoder_depth}, pruned={pruned}"
             raise ValueError(
-                f"{given}: expected 1 <= pruned < encoder_depth and one decoder channel per encoder level"
+                f"{given}, {len(decoder_channels)} decoder_channels: expected 1 <= pruned < "
+                "encoder_depth and one decoder channel per encoder level"
             )
         self.encoder = encoder(encoder_name, in_channels, deepest + 1, encoder_weights, **kwargs)
         if pruned and not isinstance(self.encoder, TimmUniversalEncoder):  # timm does so itself

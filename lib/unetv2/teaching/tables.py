@@ -15,7 +15,16 @@ from ..common.params import RunParams
 from ..evaluation import metrics, published, record, stats
 from .plots import label
 
-__all__ = ["cautions", "chosen_by_test", "differences", "facts", "heads", "lines", "markdown"]
+__all__ = [
+    "cautions",
+    "chosen_by_test",
+    "company",
+    "differences",
+    "facts",
+    "heads",
+    "lines",
+    "markdown",
+]
 __all__ += ["p_value", "printed", "readable", "results", "thirds", "widths"]
 
 FEW = 20  # groups; below, t quantiles promise more than they hold where differences are skewed
@@ -191,6 +200,26 @@ def heads(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
                 pairs = [[metrics.dice_iou(*of) for of in image] for image in counts]
                 dice, iou = np.mean(pairs, axis=1).T
                 tables.append(block.assign(head=head, dice=dice, iou=iou))
+    return pd.concat(tables, ignore_index=True)
+
+
+def company(found: pd.DataFrame, alone: Mapping[int, str]) -> pd.DataFrame:
+    """The head of each depth, trained alone ("isolated") and within UNet++ ("embedded").
+
+    Args:
+        found: `heads` of all runs.
+        alone: depth -> the model that is the graph of this depth, scored by its deepest head.
+
+    Returns:
+        rows of `found` with `depth`, and "isolated" or "embedded" as `model`.
+    """
+    tables = [found.iloc[:0].assign(depth=0)]
+    for depth, model in alone.items():
+        rows = found[found.model == model]
+        head = f"L{depth}" if (rows["head"] == f"L{depth}").any() else "averaged"
+        tables.append(rows[rows["head"] == head].assign(depth=depth, model="isolated"))
+        rows = found[(found.model == "tmi-unet++") & (found["head"] == f"L{depth}")]
+        tables.append(rows.assign(depth=depth, model="embedded"))
     return pd.concat(tables, ignore_index=True)
 
 

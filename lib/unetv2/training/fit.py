@@ -36,10 +36,10 @@ from .. import data
 from ..common import env, files
 from ..common.params import RunParams
 from ..evaluation import metrics
+from ..evaluation.identity import TRAINING_VERSION, deciding, identity
 from ..inference.infer import labels, predict
 from ..inference.load import load_weights
 from . import losses
-from ..evaluation.identity import TRAINING_VERSION, deciding, identity
 from .processes import whole_batch_norm
 from .recipes import RECIPES, Recipe
 
