@@ -7,7 +7,7 @@ import nbformat
 import papermill
 import pytest
 from papermill.exceptions import PapermillExecutionError
-from unetv2.params import CompareParams, FigureParams, Params, RunParams, slug
+from unetv2.common.params import CompareParams, FigureParams, Params, RunParams, slug
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -71,14 +71,14 @@ def execute(tmp_path):
         cell = nbformat.v4.new_code_cell(
             "seed: int = 0  # seed\nepochs: int = 6  # epochs", metadata={"tags": list(tags)}
         )
-        check = f"import sys\nsys.path.insert(0, {str(ROOT / 'lib')!r})\nfrom unetv2.params import RunParams\n"
+        check = f"import sys\nsys.path.insert(0, {str(ROOT / 'lib')!r})\n"
+        check += "from unetv2.common.params import RunParams\n"
         check += "P = RunParams.from_notebook(globals())\nprint(P.seed, P.epochs)"
         notebook = nbformat.v4.new_notebook(cells=[cell, nbformat.v4.new_code_cell(check)])
         nbformat.write(notebook, tmp_path / "in.ipynb")
-        done = papermill.execute_notebook(
-            tmp_path / "in.ipynb", tmp_path / "out.ipynb", parameters, kernel_name="python3", language="python",
-            progress_bar=False,
-        )  # fmt: skip
+        places = tmp_path / "in.ipynb", tmp_path / "out.ipynb"
+        kernel = {"kernel_name": "python3", "language": "python"}
+        done = papermill.execute_notebook(*places, parameters, progress_bar=False, **kernel)
         return done.cells[-1].outputs[0]["text"].strip()
 
     return run
@@ -106,7 +106,7 @@ def test_parameters_need_no_torch(tmp_path):
     """The door checks parameters before anything heavy is loaded."""
     import subprocess
 
-    code = "import sys; from unetv2.params import Params; sys.exit('torch' in sys.modules)"
+    code = "import sys; from unetv2.common.params import Params; sys.exit('torch' in sys.modules)"
     assert (
         subprocess.run(
             [sys.executable, "-c", code], env={"PYTHONPATH": str(ROOT / "lib")}

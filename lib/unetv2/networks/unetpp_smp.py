@@ -145,9 +145,8 @@ class NestedUnetPlusPlus(Heads, SegmentationModel):
             self.encoder = UpsampledFirst(self.encoder)
         channels = self.encoder.out_channels
         if deep_supervision and channels[1] == 0:
-            raise ValueError(
-                f"{encoder_name} has no stride-2 level to carry heads: upsample_first=True gives it one"
-            )
+            cure = "upsample_first=True gives it one"
+            raise ValueError(f"{encoder_name} has no stride-2 level to carry heads: {cure}")
         self.columns = list(range(deepest, 0, -1)) if deep_supervision else [deepest]
         self.decoder = _Grid(
             channels[1:], decoder_channels, self.columns, use_norm=decoder_use_norm,
