@@ -176,7 +176,7 @@ def doubt(image: np.ndarray, truth: np.ndarray, maps: Mapping[str, np.ndarray]) 
     Shapes:
         image (H, W, 3) uint8; truth and each of `maps` (H, W).
     """
-    fig, axes = _panels(1, 1 + len(maps), 0.3 + 0.88 * WIDTH / (1 + len(maps)))
+    fig, axes = _panels(1, 1 + len(maps), 0.8 + 0.95 * WIDTH / (1 + len(maps)))
     axes = axes[0]
     axes[0].imshow(image)
     for ax, (model, p) in zip(axes[1:], maps.items(), strict=True):
