@@ -63,6 +63,7 @@ class Config(Params):
     notebooks: dict[str, dict[str, Any]] = Field(
         default_factory=dict, description="by number, '20'"
     )
+    lessons: bool = Field(True, description="false: without the notebooks that need no dataset")
 
     @classmethod
     def read(cls, path: Path) -> dict[str, Any]:
@@ -193,6 +194,8 @@ class Step:
             values["runs_dir"] = shown(self.base / "runs")
         if self.role == "after":
             values["datasets"] = c.datasets
+            lengths = {c.run_params(d, self.models[0], c.seeds[0]).epochs for d in c.datasets}
+            values |= {"epochs": lengths.pop()} if len(lengths) == 1 else {}
         values |= c.notebooks.get(self.number, {})
         self.params.make(values)
         return values
@@ -268,5 +271,6 @@ def steps_of(config: Config, base: Path, notebooks: Path) -> list[Step]:
             continue
         if about["role"] not in ROLES:
             raise unknown(f"role of {path.name}", about["role"], ROLES)
-        steps.append(Step(path, about, config, base))
+        if about["role"] != "lesson" or config.lessons:
+            steps.append(Step(path, about, config, base))
     return [one for one in steps if one.models]

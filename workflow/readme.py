@@ -1,0 +1,115 @@
+"""python workflow/readme.py: write the tables of the READMEs anew, from committed files alone.
+
+A table stands between `<!-- NAME -->` and `<!-- end -->`; what is between them is replaced. A test
+holds the pages to what this computes.
+"""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from unetv2 import networks
+from unetv2.common import env, files
+from unetv2.evaluation import record, stats
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "outputs" / "results"
+ARMS = ["thin+copy", "thin+nested", "thin+sdi"]
+ISIC = {"encoder": "mobilenet_v2", "image_size": 128, "recipe": "paper", "train_share": 1.0}
+
+
+def records(dataset: str, models: list[str], **settings) -> list[dict]:
+    """The committed records of these models with these settings, for the seeds that all have."""
+    found = {}
+    for model in models:
+        for path in (env.path(record.FOLDER) / dataset / model).glob("s*.json.gz"):
+            one = record.load(path)
+            params = record.RunParams.make(one["params"])
+            if all(getattr(params, name) == value for name, value in settings.items()):
+                found[model, params.seed] = one
+    seeds = {seed for _, seed in found}
+    common = sorted(s for s in seeds if all((model, s) in found for model in models))
+    return [found[model, seed] for model in models for seed in common]
+
+
+def compared(dataset: str, models: list[str], **settings) -> str:
+    """Scores of each model, mean ± deviation over seeds in points, and its difference to the first."""
+    chosen = records(dataset, models, **settings)
+    if not chosen:
+        return "No records yet."
+    scores = record.summary(chosen).set_index(["model", "seed", "protocol"])
+    own = stats.compare(record.frame(chosen), models[0], models[1:]).set_index("model")
+    seeds = len({one["params"].get("seed", 0) for one in chosen})
+    images = int(own["images"].iloc[0])
+    lines = [
+        f"{images} test images, {seeds} seed{'s' * (seeds > 1)}, {settings['epochs']} epochs.",
+        "",
+        "| skip | Dice per image | Dice global | boundary F | difference in Dice | in boundary F |",
+        "|---|---|---|---|---|---|",
+    ]
+    for model in models:
+        cells = [
+            _spread(scores.xs((model, protocol), level=("model", "protocol"))[name])
+            for protocol, name in (("per_image", "dice"), ("global", "dice"), ("own", "boundary_f"))
+        ]
+        if model in own.index:
+            row = own.loc[model]
+            cells.append(_interval(row.mean_difference, row.ci_low, row.ci_high))
+            cells.append(_interval(row.second_difference, row.second_low, row.second_high))
+        else:
+            cells += ["", ""]
+        lines.append(" | ".join([f"| {networks.label(model)}", *cells]) + " |")
+    lines += ["", *(f"- {networks.label(model)}: {text}." for model, text in own["text"].items())]
+    return "\n".join(lines)
+
+
+def _spread(values) -> str:
+    text = f"{100 * values.mean():.2f}"
+    return text if len(values) < 2 else f"{text} ± {100 * values.std():.2f}"
+
+
+def _interval(mean: float, low: float, high: float) -> str:
+    return f"{mean:+.2f} [{low:+.2f}, {high:+.2f}]"
+
+
+def speed() -> str:
+    """Time over that of the released code, an entry for each processor that measured it."""
+    lines = [
+        "| processor | inference | training | the same, glibc's own defaults |",
+        "|---|---|---|---|",
+    ]
+    for entry in json.loads((RESULTS / "speed_cpu.json").read_text(encoding="utf-8")):
+        held, plain = entry["sides"]["ours, held memory"], entry["sides"]["ours"]
+        cells = [_ratio(held["inference_ratio"]), _ratio(held["training_ratio"])]
+        cells.append(f"{plain['inference_ratio'][0]:.2f}, {plain['training_ratio'][0]:.2f}")
+        lines.append(f"| {entry['processor']} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _ratio(of: list[float]) -> str:
+    return "{:.2f} [{:.2f}, {:.2f}]".format(*of)
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "speed": speed,
+    "isic2017, 6 epochs": lambda: compared("isic2017", ARMS, epochs=6, **ISIC),
+    "isic2017, 12 epochs": lambda: compared("isic2017", ARMS, epochs=12, **ISIC),
+    "isic2017, 24 epochs": lambda: compared("isic2017", ARMS, epochs=24, **ISIC),
+}
+PAGES = [ROOT / "README.md", RESULTS / "README.md"]
+
+
+def renewed(text: str) -> str:
+    """`text` with its tables computed anew; KeyError for a table that nobody knows."""
+    tables = re.compile(r"<!-- table: (.+?) -->\n.*?<!-- end -->", re.S)
+    return tables.sub(lambda m: f"<!-- table: {m[1]} -->\n\n{TABLES[m[1]]()}\n\n<!-- end -->", text)
+
+
+def main() -> None:
+    for page in PAGES:
+        files.write_text(page, renewed(page.read_text(encoding="utf-8")))
+
+
+if __name__ == "__main__":
+    main()
