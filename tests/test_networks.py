@@ -36,7 +36,8 @@ def trained_as(name, *args, **options):
 def test_forward_backward_and_logits_at_the_input_size(name):
     # PVT has no stride-2 level to be filled
     encoder = "tu-pvt_v2_b0" if name == "smp-unet-stride2" else "tu-test_resnet"
-    model, x = trained_as(name, encoder, classes=2), image(SIZE.get(name, 64))
+    model = trained_as(name, encoder, classes=2, width=8)
+    x = image(SIZE.get(name, 64))
     outputs = model.train()(x)
     assert isinstance(outputs, list) == supervised(name)
     outputs = outputs if isinstance(outputs, list) else [outputs]
@@ -57,15 +58,12 @@ def test_deep_supervision_gives_a_map_per_level_finest_first(name):
     assert without(image()).shape == (2, 1, 64, 64), "one tensor unless asked for more"
 
 
-DILATED = ("smp-pan+sdi", "smp-deeplabv3plus+sdi")  # transformers cannot be dilated
-
-
 @pytest.mark.parametrize(
     ("name", "encoder"),
     [
-        *((name, "tu-test_resnet" if name in DILATED else "tu-pvt_v2_b0") for name in PLUGGED),
-        *((name, "mit_b0") for name in ("smp-unet+sdi", "unetv2", "thin+nested")),
-        *((name, "tu-pvt_v2_b0") for name in ("unetv2", "thin+nested")),
+        *((name, "tu-test_resnet") for name in PLUGGED),
+        *((name, "tu-pvt_v2_b0") for name in ("smp-unet+sdi", "smp-fpn+sdi", "thin+nested")),
+        *((name, "mit_b0") for name in ("smp-unet+sdi", "unetv2")),
     ],
 )
 def test_a_skip_with_any_encoder_saves_and_loads(name, encoder, tmp_path):

@@ -34,7 +34,7 @@ def records(dataset: str, models: list[str], **settings) -> list[dict]:
 
 
 def compared(dataset: str, models: list[str], **settings) -> str:
-    """Scores of each model, mean ± deviation over seeds in points, and its difference to the first."""
+    """Scores in points, mean ± deviation over seeds, and differences to the first model."""
     chosen = records(dataset, models, **settings)
     if not chosen:
         return "No records yet."

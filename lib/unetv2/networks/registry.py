@@ -68,7 +68,9 @@ def create_model(
         filters = [k * width // 32 for k in options.pop("filters", (32, 64, 128, 256, 512))]
         options |= {"norm": batchnorm, "dropout": 0.0 if batchnorm else 0.5}
         options["deep_supervision"] = deep_supervision or name == "tmi-unet-e"
-        return NestedUNet(in_channels=in_channels, classes=classes, filters=filters, **options)
+        model = NestedUNet(in_channels=in_channels, classes=classes, filters=filters, **options)
+        model.normalisation = encoders.IMAGENET
+        return model
     from_folder = encoder_weights is not None and weights_dir is not None
     if from_folder and in_channels != 3:
         raise ValueError(f"weights from a folder are for 3 channels, not {in_channels}")

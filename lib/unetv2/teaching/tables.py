@@ -76,8 +76,12 @@ def results(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     table = record.summary(records)
     scores = [name for name in (*NAMES, "mae") if name in table]
     table[[name for name in scores if name != "mae"]] *= 100
-    table = table.sort_values([*PLACE, "protocol"], kind="stable")
+    table = table.sort_values([*PLACE, "protocol"], kind="stable", key=_as_met)
     return table.groupby([*PLACE, "protocol", "model"], sort=False)[scores].agg(["mean", "std"])
+
+
+def _as_met(column: pd.Series) -> pd.Series:
+    return column.map({value: i for i, value in enumerate(dict.fromkeys(column))})
 
 
 def readable(table: pd.DataFrame) -> pd.DataFrame:
@@ -245,12 +249,20 @@ def chosen_by_test(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
 
 
 def printed(datasets: Iterable[str]) -> pd.DataFrame:
-    """The published rows of these datasets with their caveats; empty where there are none."""
-    found = [row for name in dict.fromkeys(datasets) for row in published.rows(dataset=name)]
-    found = [row for row in found if "iou" in row or "dice" in row]
+    """The published rows of these datasets with their caveats; empty where there are none.
+
+    A row that a source prints in several tables stands once, with all of them.
+    """
+    found: dict[tuple, dict] = {}
+    for row in (row for name in dict.fromkeys(datasets) for row in published.rows(dataset=name)):
+        key = tuple(row.get(name) for name in ("dataset", "model", "dice", "iou", "source"))
+        if "iou" in row:
+            first = found.setdefault(key, row)
+            places = dict.fromkeys([*first["table"].split(", "), row["table"]])
+            found[key] = row | first | {"table": ", ".join(places)}
     if not found:
         return pd.DataFrame()
-    table = pd.DataFrame(found, columns=["dataset", "model", *PRINTED])
+    table = pd.DataFrame(found.values(), columns=["dataset", "model", *PRINTED])
     table = table.dropna(axis=1, how="all").astype(object)
     return table.where(table.notna(), "").set_index(["dataset", "model"])
 
