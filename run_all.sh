@@ -26,11 +26,12 @@ use_hosted() {  # Kaggle, Colab: the environment that is there, and what it lack
     fi
 }
 
-make_venv() {  # .venv from the lock; the lock's hash in it says that it is complete
+make_venv() {  # .venv from the lock; the hash of lock and project in it says that it is complete
     PYTHON="$ROOT/.venv/bin/python"
     local lock="$ROOT/requirements.lock.txt" base hash uv
     base="$(find_python)"
-    hash="$("$base" -c 'import hashlib, sys; print(hashlib.sha256(open(sys.argv[1], "rb").read()).hexdigest())' "$lock")"
+    hash="$(cat "$lock" "$ROOT/pyproject.toml" |
+        "$base" -c 'import hashlib, sys; print(hashlib.sha256(sys.stdin.buffer.read()).hexdigest())')"
     if [ -x "$PYTHON" ] && [ "$(cat "$ROOT/.venv/lock.sha256" 2>/dev/null)" = "$hash" ]; then return; fi
     uv="$(command -v uv || true)"
     if [ ! -x "$PYTHON" ]; then

@@ -7,6 +7,7 @@ import nbformat
 import papermill
 import pytest
 from papermill.exceptions import PapermillExecutionError
+
 from unetv2.common.params import CompareParams, FigureParams, Params, RunParams, slug
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -1,0 +1,34 @@
+"""What the pages say of results is what the committed files say."""
+
+import re
+from pathlib import Path
+
+import pytest
+import readme
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.mark.parametrize("page", readme.PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_tables_are_computed_from_committed_files(page):
+    text = page.read_text(encoding="utf-8")
+    assert readme.renewed(text) == text, "python workflow/readme.py"
+    assert re.search(r"<!-- table: ", text)
+
+
+@pytest.mark.parametrize("page", ["README.md", "data/README.md", "outputs/results/README.md"])
+def test_links_lead_somewhere(page):
+    place = (ROOT / page).parent
+    for target in re.findall(r"\]\((?!https?://)([^)#]+)\)", (ROOT / page).read_text("utf-8")):
+        assert (place / target).exists(), target
+
+
+def test_a_table_by_hand():
+    """Two seeds and two models: means, deviations and a difference that can be followed."""
+    chosen = readme.records("isic2017", readme.ARMS, epochs=6, **readme.ISIC)
+    if not chosen:
+        pytest.skip("no records of these runs are committed")
+    copies = [r for r in chosen if r["params"]["model"] == "thin+copy"]
+    dice = [r["tests"]["isic2017"]["summary"]["per_image"]["dice"] for r in copies]
+    line = f"| copy (U-Net's skip) | {100 * sum(dice) / len(dice):.2f}"
+    assert line in readme.compared("isic2017", readme.ARMS, epochs=6, **readme.ISIC)
