@@ -6,14 +6,14 @@ import platform
 
 import pytest
 
-from unetv2 import env
+from unetv2.common import env
 
 
 def test_relative_paths_start_at_the_repository(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     assert env.path("outputs/x") == env.root() / "outputs" / "x"
     assert env.path(tmp_path) == tmp_path
-    assert (env.root() / "lib" / "unetv2" / "env.py").is_file()
+    assert (env.root() / "lib" / "unetv2" / "common" / "env.py").is_file()
 
 
 def test_data_folder_setting_wins_over_variable(monkeypatch, tmp_path):

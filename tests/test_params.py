@@ -8,7 +8,8 @@ import papermill
 import pytest
 from papermill.exceptions import PapermillExecutionError
 
-from unetv2.common.params import CompareParams, FigureParams, Params, RunParams, slug
+from unetv2.common.params import Params, RunParams, slug
+from unetv2.teaching.params import CompareParams, FigureParams
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -26,7 +27,7 @@ ROOT = Path(__file__).resolve().parents[1]
         ({"seed": True}, "seed=True"),
         ({"precision": False}, "precision=False: .*YAML reads no, yes.*quote"),
         ({"image_size": 8}, "image_size=8: .*32"),
-        ({"recipe": "papre"}, "recipe='papre': .*'paper', 'released' or 'unetpp'"),
+        ({"recipe": "papre"}, "recipe='papre': ..'paper', 'released'"),
         ({"dataset": " "}, "dataset=' ': .*empty"),
         ({"limit": 0}, "limit=0"),
     ],
