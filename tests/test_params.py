@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parents[1]
         ({"seed": True}, "seed=True"),
         ({"precision": False}, "precision=False: .*YAML reads no, yes.*quote"),
         ({"image_size": 8}, "image_size=8: .*32"),
-        ({"recipe": "papre"}, "recipe='papre': ..'paper', 'released'"),
+        ({"recipe": "papre"}, "recipe='papre': .*'paper', 'released'"),
         ({"dataset": " "}, "dataset=' ': .*empty"),
         ({"limit": 0}, "limit=0"),
     ],
