@@ -37,6 +37,7 @@ def seeds(scores: pd.DataFrame, values: Mapping[str, str]) -> Figure:
     by_seed = scores.groupby(["dataset", "test", "model", "seed"], sort=False)
     means = 100 * by_seed[list(values)].mean()
     places = list(dict.fromkeys(key[:2] for key in means.index))
+    few = len(colours) * len(places) < 5  # else the names stand in a legend
     fig, axes = _panels(len(values), len(places), 2.1, sharex="col")
     for (i, value), (j, place) in product(enumerate(values), enumerate(places)):
         ax = axes[i, j]
@@ -45,10 +46,12 @@ def seeds(scores: pd.DataFrame, values: Mapping[str, str]) -> Figure:
             ax.plot(np.full(dots.size, x), dots, "o", color=colour, alpha=0.7)
             ax.hlines(dots.mean(), x - 0.25, x + 0.25, color=colour)
         ax.set(xlim=(-0.6, len(colours) - 0.4), title="" if i else "\n".join(dict.fromkeys(place)))
-        turned = {"rotation": 90} if len(colours) * len(places) > 4 else {}
-        ax.set_xticks(range(len(colours)), map(label, colours), **turned)
+        ax.set_xticks(range(len(colours)), map(label, colours) if few else [""] * len(colours))
     for ax, text in zip(axes[:, 0], values.values(), strict=True):
         ax.set_ylabel(text)
+    if not few:
+        marks = [mpl.patches.Patch(color=c, label=label(model)) for model, c in colours.items()]
+        fig.legend(handles=marks, loc="outside lower center", ncols=3)
     return fig
 
 
@@ -72,7 +75,7 @@ def waterfall(scores: pd.DataFrame, reference: str, metric: str = "dice") -> Fig
     ax.set(xlim=(0, 100), yscale="symlog")
     ax.yaxis.set_major_formatter(mpl.ticker.FormatStrFormatter("%+g"))
     ax.grid(alpha=0.3)
-    ax.legend(loc="upper left", title=f"against {label(reference)}")
+    fig.legend(loc="outside upper center", ncols=3, title=f"against {label(reference)}")
     return fig
 
 
@@ -112,12 +115,14 @@ def pruning(table: pd.DataFrame, datasets: Sequence[str]) -> Figure:
         ax.scatter(table.time.iloc[1:], points.iloc[1:], s=sizes.iloc[1:], alpha=0.7, **looks)
         looks["color"] = "white"
         ax.scatter(table.time.iloc[:1], points.iloc[:1], s=sizes.iloc[:1], **looks)
+        above = 1 if points.iloc[0] > points.iloc[1] else -1
+        beside = {table.index[0]: 7 * above - 3, table.index[1]: -7 * above - 3}  # neighbours
         for mode in table.index:
             where = {"xytext": (0, 15), "textcoords": "offset points", "ha": "center"}
-            if mode == "averaged":
-                where["xytext"] = (0, -24)  # L4 is its neighbour
+            if mode in beside:
+                where |= {"xytext": (16, beside[mode]), "ha": "left"}
             ax.annotate(mode, (table.time[mode], points[mode]), **where)
-        ax.set(xlabel="time, averaged mode = 1", title=dataset, xlim=(0, 1.35))
+        ax.set(xlabel="time, averaged mode = 1", title=dataset, xlim=(0, 1.5))
         ax.margins(y=0.35)
     axes[0, 0].set_ylabel("IoU per image, points")
     return fig

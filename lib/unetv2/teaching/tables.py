@@ -102,9 +102,10 @@ def _spelled(mean: float, sd: float) -> str:
 def differences(table: pd.DataFrame, metric: str = "dice", second: str = "boundary_f"):
     """`stats.compare`'s table for the eye; the intervals in brackets, that of `second` as it is."""
     shown = pd.DataFrame(index=table.index)
+    told = None
     for place in PLACE:
-        if place in table and table[place].nunique() > 1:
-            shown[place] = table[place]
+        if place in table and table[place].nunique() > 1 and not table[place].equals(told):
+            shown[place] = told = table[place]
     shown["model"] = table.model.map(label)
     parts = {metric: ("mean_difference", "ci_low", "ci_high")}
     parts[second] = ("second_difference", "second_low", "second_high")
