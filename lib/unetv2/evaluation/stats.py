@@ -79,7 +79,7 @@ def crossed(
     the seeds' means, V_s, and of the groups', V_g, less the residual's, which both hold. V_g is a
     jackknife over groups, so that groups may differ in size, and has 1 / sum(share²) - 1 degrees
     of freedom: G - 1 if all are equal, fewer if some are large. The half width is
-    sqrt(t_s² V_s + t_g² V_g), each part with its own t quantile (Banerjee, Biometrika 1960), which
+    sqrt(t_s² V_s + t_g² V_g), each part with its own t quantile (Banerjee, Sankhyā 1960), which
     covers what it promises with two seeds, where Satterthwaite's single t covers 87 %. The groups'
     quantile takes Satterthwaite's degrees of freedom where these are more than its own: groups
     as few as seeds made it too wide (97.4 %). `benchmarks/coverage_of_intervals.py` is the check,
