@@ -368,7 +368,7 @@ def test_a_table_of_run_lengths_stands_for_masks(fake_dataset):
     assert data.load(f"folder:{root}", image_size=32).fingerprint != seg.fingerprint
     table.write_text(table.read_text() + "\n4.png,1 99999")
     assert any("train.csv (4.png): cannot read: a run leaves" in e for e in errors_of(root))
-    rle.write_table(root / "out.csv", truth)
+    rle.write_table(root / "out.csv", {id: rle.encode(mask) for id, mask in truth.items()})
     back = rle.read_table(root / "out.csv")
     assert {id: rle.decode(*runs, (40, 48)).tolist() for id, runs in back.items()} == {
         id: mask.astype(int).tolist() for id, mask in truth.items()

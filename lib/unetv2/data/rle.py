@@ -68,7 +68,7 @@ def decode(text: str, shape: tuple[int, int]) -> np.ndarray:
     words = text.split() if text.strip() != "-1" else []
     try:
         runs = np.array(words, dtype=np.int64).reshape(-1, 2)
-    except ValueError:
+    except (ValueError, OverflowError):
         raise ValueError(f"run lengths are pairs of whole numbers, not {text[:40]!r}") from None
     starts, ends = runs[:, 0] - 1, runs.sum(1) - 1
     if (runs < 1).any() or (ends > height * width).any():
@@ -81,6 +81,7 @@ def decode(text: str, shape: tuple[int, int]) -> np.ndarray:
 
 def read_table(path: Path) -> dict[str, tuple[str, ...]] | None:
     """The rows of each ImageId; None if this is no such table."""
+    csv.field_size_limit(2**31 - 1)  # a mask of many objects is longer than csv's 131 072 characters
     with open(path, newline="", encoding="utf-8-sig") as file:
         reader = csv.DictReader(file)
         if not set(COLUMNS) <= set(reader.fieldnames or ()):
@@ -92,8 +93,8 @@ def read_table(path: Path) -> dict[str, tuple[str, ...]] | None:
     return {id: tuple(rows) for id, rows in found.items()}
 
 
-def write_table(path: str | Path, masks: dict[str, np.ndarray]) -> None:
-    """Write a table with a row for each image: its id and its mask.
+def write_table(path: str | Path, rows: dict[str, str]) -> None:
+    """Write a table with a row for each image: its id and its run lengths, see `encode`.
 
     Raises:
         OSError: `path` cannot be written.
@@ -101,4 +102,4 @@ def write_table(path: str | Path, masks: dict[str, np.ndarray]) -> None:
     with atomic(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(COLUMNS)
-        writer.writerows((id, encode(mask)) for id, mask in masks.items())
+        writer.writerows(rows.items())

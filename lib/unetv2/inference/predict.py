@@ -12,8 +12,6 @@ rather than kept.
 """
 
 import argparse
-import csv
-import io
 import json
 import os
 from collections import Counter, deque
@@ -30,6 +28,7 @@ from tqdm.auto import tqdm
 
 from ..common import env, files
 from ..data.images import read_image, resize
+from ..data.rle import encode, write_table
 from .infer import enlarge, foreground, infer, labels
 from .load import find_run, load_run
 
@@ -149,12 +148,12 @@ def predict(
     place = _place(model, device)
     top = Path(output).expanduser().absolute()
     stems = _stems([images] if isinstance(images, str | Path) else images, top)
-    table = None if rle is None else _Table(Path(rle).expanduser(), stems)
+    table, rows = None if rle is None else _table(Path(rle).expanduser(), stems), {}
     # of several classes the first one's probability stands for all: how many there are, is known
     # by the first logits
     kinds = ["mask", *["overlay"] * overlay, *["probability", "probability1"] * probability]
     paths = [_path(stem, kind) for stem in stems.values() for kind in kinds]
-    _none_there([*paths, *([table.path] if table else [])], overwrite)
+    _none_there([*paths, *([table] if table else [])], overwrite)
     done, waiting = Predicted([], {}), deque()
 
     def opened() -> Iterator[np.ndarray]:
@@ -182,9 +181,9 @@ def predict(
         done.masks.append(_path(stem, "mask"))
         _write(done.masks[-1], ids if len(logits) > 1 else 255 * ids)
         if table:
-            table.add(stem.relative_to(top).as_posix(), ids)
+            rows[stem.relative_to(top).as_posix()] = encode(ids)
     if table:
-        table.write()
+        write_table(table, rows)
     return done
 
 
@@ -215,25 +214,13 @@ def _one_class(channels: int, threshold: float | None, rle: str | Path | None) -
         raise ValueError(f"rle={rle} is for one class, this model has {channels}: leave it out")
 
 
-class _Table:
-    """Kaggle's table of masks, kept as text until all are known."""
-
-    def __init__(self, path: Path, images: Sequence[Path]) -> None:
-        if path.is_dir():
-            raise ValueError(f"{path} is a folder: name a file in it, as {path / 'masks.csv'}")
-        if path.absolute() in images:
-            raise ValueError(f"{path} is among the images; name another file for the table")
-        self.path, self.rows = path, [("ImageId", "EncodedPixels")]
-
-    def add(self, name: str, mask: np.ndarray) -> None:
-        from ..data.rle import encode
-
-        self.rows.append((name, encode(mask)))
-
-    def write(self) -> None:
-        text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows(self.rows)
-        files.write_text(self.path, text.getvalue())
+def _table(path: Path, images: Sequence[Path]) -> Path:
+    """`path`, if Kaggle's table can be written there."""
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder: name a file in it, as {path / 'masks.csv'}")
+    if path.absolute() in images:
+        raise ValueError(f"{path} is among the images; name another file for the table")
+    return path
 
 
 def outline(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
