@@ -206,8 +206,6 @@ def load_tests(
     image_size: int = 256,
     exclude: SegData | None = None,
     *,
-    limit: int | None = None,
-    cache_dir: str | Path | None = None,
     check: bool = True,
 ) -> tuple[dict[str, Split], int]:
     """The test parts of a set that a model was not trained on, and how many images were left out of
@@ -224,12 +222,12 @@ def load_tests(
         ValueError: as `load`, or `exclude` has another image size.
         FileNotFoundError, OSError: as `load`.
     """
-    cache = Path(cache_dir) if cache_dir else cache_folder()
+    cache = cache_folder()
     if name.partition(":")[0] in SYNTHETIC:
-        tests = _synthetic(name, image_size, cache, limit, 1.0, 0).tests
+        tests = _synthetic(name, image_size, cache, None, 1.0, 0).tests
     else:
         source = find(name, data_dir, tests_only=True)
-        source = _parts(source, image_size, cache, limit, check=check)
+        source = _parts(source, image_size, cache, check=check)
         part = partial(_decoded, source, size=image_size, stem=cache / file_name(name))
         tests = {key: part(pairs) for key, pairs in source.tests.items()}
     if exclude is None:

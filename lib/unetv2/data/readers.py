@@ -10,11 +10,12 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
-import numpy as np
 import yaml
 
+from ..common import env
 from ..common.errors import unknown
 from .folder import grouped, read_folder
+from .groups import draw
 from .pairs import Pair, Problems, Source, unpaired
 
 __all__ = [
@@ -23,7 +24,6 @@ __all__ = [
     "Pair",
     "Source",
     "data_root",
-    "draw",
     "find",
     "may_publish",
     "names",
@@ -54,8 +54,11 @@ def may_publish(name: str) -> bool:
 
 
 def data_root(data_dir: str | Path | None) -> Path:
-    """The folder of the datasets: the argument, else DATA_DIR, else the repository's `data`."""
-    return Path(data_dir or os.environ.get("DATA_DIR") or (HERE / "registry.yaml").resolve().parent)
+    """The folder of the datasets: the argument, else DATA_DIR, else as `env.data_dir`.
+
+    Absolute: what the data check keeps in the cache names files.
+    """
+    return Path(os.path.abspath(data_dir or os.environ.get("DATA_DIR") or env.data_dir()))
 
 
 def find(name: str, data_dir: str | Path | None = None, *, tests_only: bool = False) -> Source:
@@ -91,8 +94,7 @@ def _registered(name: str, root: Path, tests_only: bool) -> Source:
     source = Source(
         name, tuple(entry["classes"]), None, [], None, {}, tiles=entry.get("tiles", False)
     )
-    joined = entry["split"]["join"] if "join" in entry["split"] else [name]
-    for part in joined:
+    for part in entry["split"]["join"] if "join" in entry["split"] else [name]:
         try:
             pairs, problems = _scan(part, root)
         except FileNotFoundError:
@@ -157,14 +159,5 @@ def _split(pairs: list[Pair], rule: dict | str) -> tuple[list[Pair], list[Pair]]
     if "lists" in rule:
         listed = set((HERE / "splits" / rule["lists"]).read_text(encoding="utf-8").split())
         return [p for p in pairs if p.id not in listed], [p for p in pairs if p.id in listed]
-    return draw(pairs, rule["random"]["test"] / rule["random"]["of"], rule["random"]["seed"])
-
-
-def draw(items: list, fraction: float, seed: int) -> tuple[list, list]:
-    """(rest, drawn): a share of `items`, at least one, drawn at random; both keep the order of
-    `items`.
-    """
-    order = np.random.default_rng(seed).permutation(len(items)).tolist()
-    drawn = set(order[: max(1, round(fraction * len(items)))])
-    rest = [item for i, item in enumerate(items) if i not in drawn]
-    return rest, [item for i, item in enumerate(items) if i in drawn]
+    share = rule["random"]["test"] / rule["random"]["of"]
+    return draw(pairs, lambda pair: str(pair.image), share, rule["random"]["seed"])

@@ -81,7 +81,7 @@ def decode(text: str, shape: tuple[int, int]) -> np.ndarray:
 
 def read_table(path: Path) -> dict[str, tuple[str, ...]] | None:
     """The rows of each ImageId; None if this is no such table."""
-    csv.field_size_limit(2**31 - 1)  # a mask of many objects is longer than csv's 131 072 characters
+    csv.field_size_limit(2**31 - 1)  # by default 131 072 characters, too few for some masks
     with open(path, newline="", encoding="utf-8-sig") as file:
         reader = csv.DictReader(file)
         if not set(COLUMNS) <= set(reader.fieldnames or ()):
