@@ -30,6 +30,7 @@ def printed(seen: dict, *parts: str) -> float:
     return sum(round(seen[f"info_{part}_bytes"] / 1e6, 2) for part in parts)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name, params, operations, megabytes",
     [
@@ -46,6 +47,7 @@ def test_table_4_baselines(name, params, operations, megabytes):
     assert printed(seen, "params", "outputs") == pytest.approx(megabytes, abs=1e-9)
 
 
+@pytest.mark.slow
 def test_table_4_unetv2():
     """25.02 M and 5.399 G by thop on shared convolutions; 411.42 MB by torchinfo, two classes."""
     x = torch.rand(1, 3, 256, 256)

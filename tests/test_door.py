@@ -129,6 +129,7 @@ def near(house, monkeypatch):
     return house
 
 
+@pytest.mark.slow
 def test_steps_are_run_once_and_again_only_when_they_change(house):
     status, listed = house("--dry-run")
     assert status == 0

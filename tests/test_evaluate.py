@@ -147,7 +147,7 @@ def test_predict_keeps_order_and_mode_and_enlarging_is_torchs_bilinear():
     wide = nn.functional.interpolate(torch.from_numpy(z)[None], (47, 50), mode="bilinear")[
         0
     ].softmax(0)[1:]
-    np.testing.assert_allclose(infer.foreground(z, (47, 50)), wide, atol=1e-5)
+    np.testing.assert_allclose(infer.foreground(infer.enlarge(z, (47, 50))), wide, atol=1e-5)
 
 
 def test_model_of_other_classes():

@@ -72,6 +72,7 @@ def test_what_everybody_imports_loads_nothing_heavy(module):
     assert done.stdout.strip() == ""
 
 
+@pytest.mark.slow
 def test_nothing_prints_at_import():
     code = "import pkgutil, unetv2; [__import__(m.name) for m in pkgutil.walk_packages(" + (
         "unetv2.__path__, 'unetv2.') if not m.name.endswith('__main__')]"

@@ -604,6 +604,7 @@ def shared():
     return Shared()
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one(tmp_path):
     """The same weights but for rounding, one writer, each dataset decoded once."""
     script = tmp_path / "two.py"
@@ -639,6 +640,7 @@ def test_two_processes_train_as_one(tmp_path):
     assert {p.name for p in (tmp_path / "run").iterdir()} == FILES
 
 
+@pytest.mark.slow
 def test_a_terminated_process_leaves_a_resumable_folder(tmp_path):
     options = ["--epochs", "60", "--output-dir", str(tmp_path)]
     line = [sys.executable, "-m", "unetv2", "train", *ARGS, *options]
