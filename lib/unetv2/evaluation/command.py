@@ -56,7 +56,7 @@ def evaluate(
         tests, excluded = own.tests, 0
     else:
         tests, excluded = outside(name, place, size, classes, own)
-    per_image, summary = score_tests(model, tests, classes, params.batch_size, where)
+    per_image, summary = score_tests(model.to(where), tests, classes, params.batch_size)
     return per_image, summary, {"dataset": name, "excluded": excluded if own else None}
 
 

@@ -29,9 +29,11 @@ __all__ = [
     "EMPTY",
     "PROTOCOLS",
     "boundary_f",
+    "class_counts",
     "counts",
     "dice_iou",
     "eight_bit",
+    "mean_dice_iou",
     "threshold_scores",
 ]
 
@@ -52,11 +54,22 @@ def counts(pred: np.ndarray, truth: np.ndarray) -> np.ndarray:
     return np.array([tp, np.count_nonzero(pred) - tp, np.count_nonzero(truth) - tp], dtype=np.int64)
 
 
+def class_counts(pred: np.ndarray, truth: np.ndarray, classes: int) -> np.ndarray:
+    """`counts` of each foreground class 1..`classes` of class ids (h, w): int64 (classes, 3)."""
+    return np.array([counts(pred == k, truth == k) for k in range(1, classes + 1)])
+
+
 def dice_iou(tp: float, fp: float, fn: float, empty: float = EMPTY) -> tuple[float, float]:
     """Dice = 2 TP / (2 TP + FP + FN), IoU = TP / (TP + FP + FN); `empty` where all are 0."""
     if tp + fp + fn == 0:
         return empty, empty
     return 2 * tp / (2 * tp + fp + fn), tp / (tp + fp + fn)
+
+
+def mean_dice_iou(counts: np.ndarray) -> tuple[float, float]:
+    """Dice and IoU, the mean over the classes of `counts` (classes, 3)."""
+    dice, iou = np.mean([dice_iou(*c) for c in counts], axis=0).tolist()
+    return dice, iou
 
 
 def eight_bit(soft: np.ndarray) -> np.ndarray:

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .. import networks
 from ..common import env, files
 from ..common.params import PLACES, RunParams, file_name, slug
 from . import metrics
@@ -45,6 +46,7 @@ __all__ = [
     "frame",
     "gather",
     "heads",
+    "home",
     "load",
     "log",
     "others",
@@ -82,7 +84,6 @@ def build(
     history: Sequence[Mapping[str, Any]],
     per_image: "pd.DataFrame",
     summary: Mapping[str, Any],
-    device=None,
 ) -> dict[str, Any]:
     """The record of the run that trained `model`, which holds its best weights.
 
@@ -110,7 +111,7 @@ def build(
         "best_epoch": best["epoch"],
         "parameters": sum(p.numel() for p in model.parameters()),
         "tests": tests,
-        "studies": _studies(model, seg, params, tests, device),
+        "studies": _studies(model, seg, params, tests),
     }
 
 
@@ -149,17 +150,17 @@ def _block(table: "pd.DataFrame", summary: Mapping[str, Any], classes: int) -> d
     }
 
 
-def _studies(model, seg, params: RunParams, tests: Mapping[str, Any], device) -> dict[str, Any]:
+def _studies(model, seg, params: RunParams, tests: Mapping[str, Any]) -> dict[str, Any]:
     from . import studies
     from .score import score_tests
 
     size, classes = params.batch_size, len(seg.classes)
-    found = studies.measure(model, seg, size, device) if params.studies else {}
+    found = studies.measure(model, seg, size) if params.studies else {}
     for test, of in found.get("heads", {}).get("tests", {}).items():
         whole = np.array(tests[test]["net"])[:, :2]  # differences are small numbers: half the bytes
         found["heads"]["tests"][test] = (np.array(of) - whole).tolist()
     for name, (splits, excluded) in others(params, seg).items():
-        blocks = _tests(*score_tests(model, splits, classes, size, device), classes)
+        blocks = _tests(*score_tests(model, splits, classes, size), classes)
         found.setdefault("others", {})[name] = {"excluded": excluded, "tests": blocks}
     return found
 
@@ -219,11 +220,7 @@ def _damaged(path: str | Path, reason: str) -> str:
 
 def home(params: RunParams) -> Path:
     """The folder of the committed records of a dataset and model, whatever their parameters."""
-    return _home(params.dataset, params.model)
-
-
-def _home(dataset: str, model: str) -> Path:
-    return env.path(FOLDER) / slug(dataset) / file_name(model)
+    return _folder(env.path(FOLDER), params.dataset, params.model)
 
 
 def committed(params: RunParams, fingerprint: str | None = None) -> Path | None:
@@ -252,7 +249,7 @@ def committed(params: RunParams, fingerprint: str | None = None) -> Path | None:
 
 
 def _records(dataset: str, model: str, seed: int) -> list[Path]:
-    return sorted(_home(dataset, model).glob(f"s{seed}-*.json.gz"))
+    return sorted(_folder(env.path(FOLDER), dataset, model).glob(f"s{seed}-*.json.gz"))
 
 
 def gather(
@@ -302,8 +299,8 @@ def gather(
     return list(found.values())
 
 
-def _folder(runs_dir: Path, dataset: str, model: str) -> Path:
-    return runs_dir / slug(dataset) / file_name(model)
+def _folder(top: Path, dataset: str, model: str) -> Path:
+    return top / slug(dataset) / file_name(model)
 
 
 def _seeds(runs_dir: Path, dataset: str, model: str) -> list[int]:
@@ -337,8 +334,8 @@ def _only(dataset: str, model: str, seed: int, settings: Mapping[str, Any]) -> d
         names = ", ".join(path.name for path in fit)
         differ = _differences(list(fit.values()))
         raise ValueError(
-            f"{_home(dataset, model)} holds several runs of seed {seed} ({names}), which differ in "
-            f"{differ}; say which one"
+            f"{path.parent} holds several runs of seed {seed} ({names}), which differ in {differ}; "
+            "say which one"
         )
     return next(iter(fit.values()), None)
 
@@ -367,20 +364,14 @@ def _differences(records: Sequence[Mapping[str, Any]]) -> str:
     values = {}
     for record in records:
         params = _params(record)
-        apart = {"encoder", "encoder_weights"} if _own_encoder(params) else {"width", "batchnorm"}
-        for name in names - apart:
+        family = networks.is_family(params.model)  # it has no encoder of smp or timm
+        unused = {"encoder", "encoder_weights"} if family else {"width", "batchnorm"}
+        for name in names - unused:
             values.setdefault(name, set()).add(repr(getattr(params, name)))
         values.setdefault("the data", set()).add(record["fingerprint"])
         values.setdefault("training version", set()).add(str(record["training_version"]))
     wrong = [f"{k} ({', '.join(sorted(v))})" for k, v in sorted(values.items()) if len(v) > 1]
     return "; ".join(wrong)
-
-
-def _own_encoder(params: RunParams) -> bool:
-    """Whether the model has an encoder of its own, so that `encoder` says nothing about it."""
-    from .. import networks
-
-    return networks.is_family(params.model)
 
 
 def _params(record: Mapping[str, Any]) -> RunParams:
@@ -471,7 +462,7 @@ def _table(block: Mapping[str, Any]) -> "pd.DataFrame":
 
 def _dice_iou(counts: np.ndarray) -> np.ndarray:
     """Dice and IoU (images, 2), the mean over the classes, of counts (images, classes, 3)."""
-    return np.array([[metrics.dice_iou(*c) for c in image] for image in counts]).mean(1)
+    return np.array([metrics.mean_dice_iou(image) for image in counts])
 
 
 def summary(records: Iterable[Mapping[str, Any]], others: bool = False) -> "pd.DataFrame":

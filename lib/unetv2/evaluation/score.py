@@ -39,11 +39,7 @@ def confusion(logits: np.ndarray, truth: np.ndarray, classes: int) -> np.ndarray
             f"a model with {len(logits)} logit channels cannot be scored on "
             f"{classes} foreground classes"
         )
-    return _class_counts(labels(logits), np.asarray(truth), classes)
-
-
-def _class_counts(pred: np.ndarray, truth: np.ndarray, classes: int) -> np.ndarray:
-    return np.array([metrics.counts(pred == k, truth == k) for k in range(1, classes + 1)])
+    return metrics.class_counts(labels(logits), np.asarray(truth), classes)
 
 
 def count_columns(classes: int, size: str = "net") -> list[str]:
@@ -57,10 +53,8 @@ def count_columns(classes: int, size: str = "net") -> list[str]:
     return [f"{before}{name}{k}" for k in behind for name in ("tp", "fp", "fn")]
 
 
-def score(
-    model: nn.Module, seg: "SegData", batch_size: int = 16, device=None
-) -> tuple["pd.DataFrame", dict]:
-    """Score `model` on all test splits of `seg`; `device` as in `infer`.
+def score(model: nn.Module, seg: "SegData", batch_size: int = 16) -> tuple["pd.DataFrame", dict]:
+    """Score `model` on all test splits of `seg`, where the model is.
 
     Returns:
         per_image: a row per image: `test`, `id`, `group`; `dice`, `iou`, `mae` (share of wrong
@@ -73,39 +67,39 @@ def score(
     Raises:
         ValueError: the model has another number of classes than `seg`.
     """
-    return score_tests(model, seg.tests, len(seg.classes), batch_size, device)
+    return score_tests(model, seg.tests, len(seg.classes), batch_size)
 
 
 def score_tests(
-    model: nn.Module, tests: dict[str, "Split"], classes: int, batch_size: int = 16, device=None
+    model: nn.Module, tests: dict[str, "Split"], classes: int, batch_size: int = 16
 ) -> tuple["pd.DataFrame", dict]:
     """`score` on these splits of so many foreground classes."""
     import pandas as pd
 
     tables, summary = [], {}
     for test, split in tests.items():
-        table, summary[test] = _score_split(model, split, classes, batch_size, device)
+        table, summary[test] = _score_split(model, split, classes, batch_size)
         table.insert(0, "test", test)
         tables.append(table)
     return pd.concat(tables, ignore_index=True), summary
 
 
 def _score_split(
-    model: nn.Module, split: "Split", classes: int, batch_size: int, device
+    model: nn.Module, split: "Split", classes: int, batch_size: int
 ) -> tuple["pd.DataFrame", dict]:
     """The part of `score` that is one split's: a table without `test`, and `{protocol: ...}`."""
     import pandas as pd
 
     rows, pooled, curves = [], np.zeros((classes, 3), np.int64), np.zeros((2, 256))
-    for i, logits in enumerate(predict(model, split, batch_size, device)):
+    for i, logits in enumerate(predict(model, split, batch_size)):
         truth, own_truth = np.asarray(split.masks[i]), split.native_mask(i)
         counts = confusion(logits, truth, classes)
         large = enlarge(logits, own_truth.shape)
         own, edge = _own(labels(large), own_truth, classes)
         soft, curve = _pranet(foreground(large), own_truth)
         pooled, curves = pooled + counts, curves + curve / len(split)
-        dice, iou = _dice_iou(counts)
-        own_dice, own_iou = _dice_iou(own)
+        dice, iou = metrics.mean_dice_iou(counts)
+        own_dice, own_iou = metrics.mean_dice_iou(own)
         row = {"id": split.ids[i], "group": split.groups[i], "dice": dice, "iou": iou}
         row["mae"] = counts[:, 1:].sum() / (classes * truth.size)
         row |= {"own_dice": own_dice, "own_iou": own_iou, "boundary_f": edge}
@@ -117,7 +111,7 @@ def _score_split(
         rows.append(row)
     table = pd.DataFrame(rows)
     mean = table.mean(numeric_only=True).to_dict()
-    (dice, iou), best = _dice_iou(pooled), curves.max(1).tolist()
+    (dice, iou), best = metrics.mean_dice_iou(pooled), curves.max(1).tolist()
     soft = {"dice": mean["dice_256"], "iou": mean["iou_256"], "mae": mean["mae_soft"]}
     own = {name: mean[f"own_{name}"] for name in ("dice", "iou", "mae")}
     return table, {
@@ -157,16 +151,10 @@ def outside(
     return splits, excluded
 
 
-def _dice_iou(counts: np.ndarray) -> tuple[float, float]:
-    """Dice and IoU, the mean over the classes of `counts` (classes, 3)."""
-    dice, iou = np.mean([metrics.dice_iou(*c) for c in counts], axis=0).tolist()
-    return dice, iou
-
-
 def _own(pred: np.ndarray, truth: np.ndarray, classes: int) -> tuple[np.ndarray, float]:
     """Counts (classes, 3) and boundary F of class ids at the mask's own size."""
     edges = [metrics.boundary_f(pred == k, truth == k) for k in range(1, classes + 1)]
-    return _class_counts(pred, truth, classes), float(np.mean(edges))
+    return metrics.class_counts(pred, truth, classes), float(np.mean(edges))
 
 
 def _pranet(maps: np.ndarray, truth: np.ndarray) -> tuple[float, np.ndarray]:
@@ -176,15 +164,17 @@ def _pranet(maps: np.ndarray, truth: np.ndarray) -> tuple[float, np.ndarray]:
     return float(np.mean([np.abs(map8 / 255 - mask).mean() for map8, mask in pairs])), curve
 
 
-def test_dice(model: nn.Module, seg: "SegData", batch_size: int = 16, device=None) -> float:
+def test_dice(model: nn.Module, seg: "SegData", batch_size: int = 16) -> float:
     """For audit: Dice (protocol per_image) on the test splits, the mean over splits.
 
     It goes into the log of a run that asks for it and is never used to choose anything.
     """
     means = []
     for split in seg.tests.values():
-        pairs = zip(predict(model, split, batch_size, device), split.masks, strict=True)
-        means.append(np.mean([_dice_iou(confusion(z, m, len(seg.classes)))[0] for z, m in pairs]))
+        pairs = zip(predict(model, split, batch_size), split.masks, strict=True)
+        means.append(
+            np.mean([metrics.mean_dice_iou(confusion(z, m, len(seg.classes)))[0] for z, m in pairs])
+        )
     return float(np.mean(means))
 
 

@@ -27,14 +27,14 @@ THRESHOLDS = tuple(k / 10 for k in range(1, 10))
 FLIPS = ((), (0,), (1,), (0, 1))  # the axes of (h, w) that are turned over
 
 
-def measure(model: nn.Module, seg: "SegData", batch_size: int = 16, device=None) -> dict[str, Any]:
+def measure(model: nn.Module, seg: "SegData", batch_size: int = 16) -> dict[str, Any]:
     """All studies that `model` and `seg` allow: `{study: what its function returns}`."""
     found = {
-        "heads": heads(model, seg, batch_size, device),
-        "skips": skips(model, seg, batch_size, device),
-        "flips": flips(model, seg, batch_size, device),
-        "thresholds": thresholds(model, seg, batch_size, device),
-        "corruptions": corruptions(model, seg, batch_size, device),
+        "heads": heads(model, seg, batch_size),
+        "skips": skips(model, seg, batch_size),
+        "flips": flips(model, seg, batch_size),
+        "thresholds": thresholds(model, seg, batch_size),
+        "corruptions": corruptions(model, seg, batch_size),
     }
     return {name: study for name, study in found.items() if study}
 
@@ -52,8 +52,8 @@ class _Sums:
         self.dice, self.pooled = [], np.zeros((classes, 3), np.int64)
 
     def add(self, pred: np.ndarray, truth: np.ndarray) -> None:
-        counts = np.array([metrics.counts(pred == k, truth == k) for k in self.ids])
-        self.dice.append(np.mean([metrics.dice_iou(*c)[0] for c in counts]))
+        counts = metrics.class_counts(pred, truth, len(self.ids))
+        self.dice.append(metrics.mean_dice_iou(counts)[0])
         self.pooled += counts
 
     def boundary_f(self, pred: np.ndarray, truth: np.ndarray) -> float:
@@ -79,7 +79,7 @@ def _sums(logits: Iterable[np.ndarray], split: "Split", indices, classes: int) -
     return sums
 
 
-def heads(model: nn.Module, seg: "SegData", batch_size: int = 16, device=None) -> dict[str, Any]:
+def heads(model: nn.Module, seg: "SegData", batch_size: int = 16) -> dict[str, Any]:
     """Each head of UNet++ alone, which to the bit is what the pruned model gives.
 
     For a model with `columns` and `output` (several heads, see networks.family.Heads).
@@ -96,10 +96,10 @@ def heads(model: nn.Module, seg: "SegData", batch_size: int = 16, device=None) -
     val, tests = [], {test: [] for test in seg.tests}
     try:
         for model.output in columns:
-            logits = predict(model, seg.val, batch_size, device)
+            logits = predict(model, seg.val, batch_size)
             val.append(_sums(logits, seg.val, range(len(seg.val)), classes))
             for test, split in seg.tests.items():
-                pairs = zip(predict(model, split, batch_size, device), split.masks, strict=True)
+                pairs = zip(predict(model, split, batch_size), split.masks, strict=True)
                 counts = np.array([confusion(z, m, classes)[:, :2] for z, m in pairs])
                 tests[test].append(counts.transpose(1, 2, 0).tolist())
     finally:
@@ -108,7 +108,7 @@ def heads(model: nn.Module, seg: "SegData", batch_size: int = 16, device=None) -
     return {"columns": list(columns), "parameters": pruned, "val": _rows(val), "tests": tests}
 
 
-def skips(model: nn.Module, seg: "SegData", batch_size: int = 16, device=None) -> dict[str, Any]:
+def skips(model: nn.Module, seg: "SegData", batch_size: int = 16) -> dict[str, Any]:
     """Each map that the skip hands on set to zero, one at a time, finest first.
 
     For a model with a submodule called `skip` that returns a list of maps.
@@ -124,11 +124,11 @@ def skips(model: nn.Module, seg: "SegData", batch_size: int = 16, device=None) -
     classes, found = len(seg.classes), {}
     for test, split in seg.tests.items():
         use = some(len(split))
-        levels, passes, edges = [None, *_maps(model, skip, split, device)], [], []
+        levels, passes, edges = [None, *_maps(model, skip, split)], [], []
         for level in levels:
             sums, each = _Sums(classes), []
             with _zero(skip, level):
-                for i, z in zip(use, predict(model, split, batch_size, device, use), strict=True):
+                for i, z in zip(use, predict(model, split, batch_size, use), strict=True):
                     pred, truth = labels(z), np.asarray(split.masks[i])
                     sums.add(pred, truth)
                     each.append(sums.boundary_f(pred, truth))
@@ -143,7 +143,7 @@ def _skip(model: nn.Module) -> nn.Module | None:
     return next((m for name, m in named if name.rpartition(".")[2] == "skip"), None)
 
 
-def _maps(model: nn.Module, skip: nn.Module, split: "Split", device) -> list[int]:
+def _maps(model: nn.Module, skip: nn.Module, split: "Split") -> list[int]:
     """The indices of the maps in the list that `skip` returns, without those of no channels."""
     found: list[int] = []
 
@@ -152,7 +152,7 @@ def _maps(model: nn.Module, skip: nn.Module, split: "Split", device) -> list[int
 
     handle = skip.register_forward_hook(look)
     try:
-        next(predict(model, split, 1, device, [0]))
+        next(predict(model, split, 1, [0]))
     finally:
         handle.remove()
     return found
@@ -172,7 +172,7 @@ def _zero(skip: nn.Module, level: int | None) -> Iterator[None]:
         handle.remove()
 
 
-def flips(model: nn.Module, seg: "SegData", batch_size: int = 16, device=None) -> dict[str, Any]:
+def flips(model: nn.Module, seg: "SegData", batch_size: int = 16) -> dict[str, Any]:
     """The mean probability over the image and its three flips, turned back.
 
     Returns:
@@ -182,7 +182,7 @@ def flips(model: nn.Module, seg: "SegData", batch_size: int = 16, device=None) -
     classes, found = len(seg.classes), {}
     for test, split in seg.tests.items():
         use, plain, mean = some(len(split)), _Sums(classes), _Sums(classes)
-        runs = (_flipped(model, split, use, batch_size, device, axes) for axes in FLIPS)
+        runs = (_flipped(model, split, use, batch_size, axes) for axes in FLIPS)
         for i, maps in zip(use, zip(*runs, strict=True), strict=True):
             truth = np.asarray(split.masks[i])
             plain.add(_most_probable(maps[0]), truth)
@@ -191,10 +191,10 @@ def flips(model: nn.Module, seg: "SegData", batch_size: int = 16, device=None) -
     return found
 
 
-def _flipped(model, split, indices, batch_size, device, axes) -> Iterator[np.ndarray]:
+def _flipped(model, split, indices, batch_size, axes) -> Iterator[np.ndarray]:
     """Foreground probabilities (K, h, w) of images turned over along `axes`, turned back."""
     images = (np.flip(split.images[i], axes) for i in indices)
-    for z in infer(model, images, batch_size, device):
+    for z in infer(model, images, batch_size):
         yield np.flip(foreground(z), [axis + 1 for axis in axes])
 
 
@@ -205,9 +205,7 @@ def _most_probable(maps: np.ndarray) -> np.ndarray:
     return np.concatenate([1 - maps.sum(0, keepdims=True), maps]).argmax(0).astype(np.uint8)
 
 
-def thresholds(
-    model: nn.Module, seg: "SegData", batch_size: int = 16, device=None
-) -> dict[str, Any]:
+def thresholds(model: nn.Module, seg: "SegData", batch_size: int = 16) -> dict[str, Any]:
     """Nine thresholds of the probability on the validation part and every test split; one class.
 
     Returns:
@@ -218,16 +216,14 @@ def thresholds(
     found = {}
     for part, split in {"val": seg.val, **seg.tests}.items():
         passes = [_Sums(1) for _ in THRESHOLDS]
-        for z, mask in zip(predict(model, split, batch_size, device), split.masks, strict=True):
+        for z, mask in zip(predict(model, split, batch_size), split.masks, strict=True):
             for threshold, sums in zip(THRESHOLDS, passes, strict=True):
                 sums.add(labels(z, threshold), np.asarray(mask))
         found[part] = {"thresholds": list(THRESHOLDS), **_rows(passes)}
     return found
 
 
-def corruptions(
-    model: nn.Module, seg: "SegData", batch_size: int = 16, device=None
-) -> dict[str, Any]:
+def corruptions(model: nn.Module, seg: "SegData", batch_size: int = 16) -> dict[str, Any]:
     """Images spoilt in five steps, in each of the ways of `data.CORRUPTIONS`.
 
     Returns:
@@ -239,13 +235,13 @@ def corruptions(
     classes, found = len(seg.classes), {}
     for test, split in seg.tests.items():
         use = some(len(split))
-        plain = _sums(predict(model, split, batch_size, device, use), split, use, classes)
+        plain = _sums(predict(model, split, batch_size, use), split, use, classes)
         kinds = {}
         for kind in CORRUPTIONS:
             passes = [plain]
             for step in STEPS:
                 images = (corrupt(np.asarray(split.images[i]), kind, step) for i in use)
-                passes.append(_sums(infer(model, images, batch_size, device), split, use, classes))
+                passes.append(_sums(infer(model, images, batch_size), split, use, classes))
             kinds[kind] = _rows(passes)
         found[test] = {"images": len(use), "steps": [0, *STEPS], "kinds": kinds}
     return found

@@ -19,10 +19,10 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from .. import data
 from ..common import files
 from ..common.errors import unknown
 from . import load
+from .infer import normalisation
 
 __all__ = ["META", "Exported", "export"]
 
@@ -90,7 +90,7 @@ def export(
     except (RuntimeError, ValueError, AssertionError) as error:
         image = f"{channels} x {_by(size)}"
         raise ValueError(f"{name} fails on an image of {image}: {_reason(error)}") from error
-    mean, std = getattr(model, "normalisation", None) or (data.MEAN, data.STD)
+    mean, std = normalisation(model)
     meta = {"name": name, "size": size, "classes": classes, "mean": mean, "std": std}
     axes = AXES[len(size)]
     with files.atomic(path) as temporary, _quiet():

@@ -9,10 +9,12 @@ import numpy as np
 import torch
 from torch import nn
 
+from .. import data
+
 if TYPE_CHECKING:
     from ..data import Split
 
-__all__ = ["enlarge", "foreground", "infer", "labels", "predict"]
+__all__ = ["enlarge", "foreground", "infer", "labels", "normalisation", "predict"]
 
 
 def infer(
@@ -21,12 +23,11 @@ def infer(
     """Logits, float32 (C, S, S), of each of `images`, uint8 (S, S, 3) RGB, in their order.
 
     Takes from `images` as it goes, a batch ahead, so that they may be a generator over more than
-    memory holds. Normalises by `model.normalisation`, a pair (mean, std) of the encoder's weights;
-    by ImageNet's where a model has none. Runs in eval mode on `device` (default: where the model
-    is) and leaves the model in the mode it had.
+    memory holds. Normalises as `normalisation` says. Runs in eval mode on `device` (default: where
+    the model is) and leaves the model in the mode it had.
     """
     device, images = device or next(model.parameters()).device, iter(images)
-    mean, std = (_channels(values, device) for values in _normalisation(model))
+    mean, std = (_channels(values, device) for values in normalisation(model))
     training = model.training
     model.to(device).eval()
     try:
@@ -39,9 +40,8 @@ def infer(
         model.train(training)
 
 
-def _normalisation(model: nn.Module) -> tuple[Sequence[float], Sequence[float]]:
-    from .. import data
-
+def normalisation(model: nn.Module) -> tuple[Sequence[float], Sequence[float]]:
+    """Mean and deviation of RGB in [0, 1]: the encoder's, ImageNet's where the model says none."""
     return getattr(model, "normalisation", None) or (data.MEAN, data.STD)
 
 
@@ -53,12 +53,11 @@ def predict(
     model: nn.Module,
     split: "Split",
     batch_size: int = 16,
-    device=None,
     indices: Sequence[int] | None = None,
 ) -> Iterator[np.ndarray]:
     """`infer` on the images of `split`, in its order or that of `indices`."""
     indices = range(len(split)) if indices is None else indices
-    return infer(model, (split.images[i] for i in indices), batch_size, device)
+    return infer(model, (split.images[i] for i in indices), batch_size)
 
 
 def labels(logits: np.ndarray, threshold: float = 0.5) -> np.ndarray:
@@ -78,9 +77,8 @@ def enlarge(logits: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return np.stack([cv2.resize(z, size[::-1], interpolation=cv2.INTER_LINEAR) for z in logits])
 
 
-def foreground(logits: np.ndarray, size: tuple[int, int] | None = None) -> np.ndarray:
-    """Probabilities (K, h, w) of the foreground classes; logits brought to `size` first."""
-    logits = enlarge(logits, size) if size else logits
+def foreground(logits: np.ndarray) -> np.ndarray:
+    """Probabilities (K, h, w) of the foreground classes."""
     if len(logits) == 1:
         return 1 / (1 + np.exp(-np.clip(logits, -80, 80)))
     e = np.exp(logits - logits.max(0))

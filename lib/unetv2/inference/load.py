@@ -8,6 +8,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import nn
 
+from .. import networks
 from ..common import env
 from ..common.params import RunParams
 
@@ -58,7 +59,7 @@ def load_run(run_dir: str | Path) -> tuple[nn.Module, RunParams]:
     classes = logit_channels(path)
     try:
         params = RunParams.make(json.loads(source.read_text(encoding="utf-8")))
-        model = _create(params, classes)
+        model = networks.for_run(params, classes=classes)
     except (ValueError, TypeError) as error:
         reason = f"{source} describes no run ({' '.join(str(error).split())})"
         raise ValueError(f"{reason}; restore it, or delete the folder and train") from None
@@ -66,12 +67,6 @@ def load_run(run_dir: str | Path) -> tuple[nn.Module, RunParams]:
         model.to(memory_format=torch.channels_last)
     name = ", ".join(f"{key} {value}" for key, value in params.network.items())
     return load_weights(model, path, f"that of params.json ({name})").eval(), params
-
-
-def _create(params: RunParams, classes: int) -> nn.Module:
-    from .. import networks
-
-    return networks.for_run(params, classes=classes)
 
 
 def logit_channels(path: Path) -> int:

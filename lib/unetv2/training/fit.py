@@ -37,7 +37,7 @@ from ..common import env, files
 from ..common.params import RunParams
 from ..evaluation import metrics
 from ..evaluation.identity import TRAINING_VERSION, deciding, identity
-from ..inference.infer import labels, predict
+from ..inference.infer import labels, normalisation, predict
 from ..inference.load import load_weights
 from . import losses
 from .processes import whole_batch_norm
@@ -261,7 +261,7 @@ def _training_part(model: nn.Module, seg: data.SegData, params: RunParams, proce
     """Images of a step, over all processes; batches of an epoch; a dataset per pass in an epoch."""
     size = min(params.batch_size, len(seg.train) // processes * processes)
     batches = params.steps_per_epoch or len(seg.train) // size
-    mean, std = getattr(model, "normalisation", None) or (data.MEAN, data.STD)
+    mean, std = normalisation(model)
     passes = -(-batches * size // len(seg.train))
     options = {"binary": seg.logit_channels == 1, "mean": mean, "std": std}
     part = partial(data.TorchSplit, seg.train, params.augment, params.seed, **options)
@@ -353,10 +353,8 @@ def _validate(
     sums = np.zeros(2)
     logits = predict(model, seg.val, params.batch_size, indices=mine)
     for i, z in zip(mine, logits, strict=True):
-        pred, truth = labels(z), np.asarray(seg.val.masks[i])
-        counts = [metrics.counts(pred == k, truth == k) for k in range(1, len(seg.classes) + 1)]
-        scores = np.mean([metrics.dice_iou(*c) for c in counts], axis=0)
-        sums += scores if np.isfinite(z).all() else np.nan
+        counts = metrics.class_counts(labels(z), np.asarray(seg.val.masks[i]), len(seg.classes))
+        sums += metrics.mean_dice_iou(counts) if np.isfinite(z).all() else np.nan
     total = accelerator.reduce(torch.tensor(sums, device=accelerator.device), "sum")
     return (total / len(seg.val)).tolist()
 
