@@ -271,6 +271,14 @@ def test_another_dataset_where_the_runs_own_is_gone(run_dir, outside, capsys):
         command.main([str(run_dir)])
 
 
+def test_own_data_that_changed_since_the_training_are_not_scored(run_dir, outside):
+    (run_dir / "identity.json").write_text('{"fingerprint": "0123456789abcdef"}')
+    with pytest.raises(
+        SystemExit, match=r"^error: folder:.* has other images, masks or parts than"
+    ):
+        command.main([str(run_dir)])
+
+
 def test_a_dataset_of_other_classes_or_with_nothing_left_is_one_error(run_dir, outside):
     (outside / "all/dataset.yaml").write_text("classes: {a: 255, b: 1}\n")
     with pytest.raises(SystemExit, match=r"^error: .*has 2 foreground classes, and the run has 1"):

@@ -144,16 +144,14 @@ class Run:
 
 def fingerprint(params: RunParams) -> str:
     """That of the data of a run; FileNotFoundError where they are absent."""
-    place = (params.dataset, params.data_dir, params.image_size)
-    return _fingerprint(*place, params.limit, params.train_share, params.drop_duplicates)
+    return _fingerprint(params.dataset, params.data_dir, params.image_size, **params.part)
 
 
 @cache
-def _fingerprint(name, data_dir, image_size, limit, share, drop_duplicates) -> str:
+def _fingerprint(name, data_dir, image_size, **part) -> str:
     from unetv2 import data
 
-    options = {"limit": limit, "share": share, "drop_duplicates": drop_duplicates}
-    return data.fingerprint(name, data_dir, image_size, **options)
+    return data.fingerprint(name, data_dir, image_size, **part)
 
 
 class Step:

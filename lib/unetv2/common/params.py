@@ -198,9 +198,15 @@ class RunParams(Params):
 
     @property
     def network(self) -> dict[str, Any]:
-        """The options of `networks.for_run` that decide what network this run trains."""
-        names = {"name": "model", "encoder": "encoder", "width": "width", "batchnorm": "batchnorm"}
-        return {option: getattr(self, field) for option, field in names.items()}
+        """The options of `networks.create_model` that decide what network this run trains."""
+        own = {"name": self.model, "encoder": self.encoder}
+        return own | {"width": self.width, "batchnorm": self.batchnorm}
+
+    @property
+    def part(self) -> dict[str, Any]:
+        """The options of `data.load` that decide what of the dataset is used."""
+        own = {"limit": self.limit, "share": self.train_share}
+        return own | {"drop_duplicates": self.drop_duplicates}
 
     @field_validator("dataset", "model", "encoder")
     @classmethod

@@ -131,7 +131,3 @@ def main(argv: list[str] | None = None) -> None:
     entry = registry()[options.name]
     print(f"{options.name}: {len(pairs)} image and mask pairs in {folder}")
     print(f"licence: {entry['licence']}; please cite {entry['citation']}")
-
-
-if __name__ == "__main__":
-    main()

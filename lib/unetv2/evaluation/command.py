@@ -1,6 +1,7 @@
 """The command `unetv2 evaluate`: a run is scored again, or on a dataset it was not trained on."""
 
 import argparse
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,7 +32,8 @@ def evaluate(
 
     Raises:
         FileNotFoundError: no such run, or the dataset is not there.
-        ValueError: a damaged run; an unknown dataset, or one of other classes; nothing is left.
+        ValueError: a damaged run; its own dataset has changed; an unknown dataset, or one of other
+            classes; nothing is left.
         RuntimeError: the device is not there.
     """
     from .. import data
@@ -44,15 +46,17 @@ def evaluate(
     classes = 1 if channels == 1 else channels - 1
     place, name, size = data_dir or params.data_dir, dataset or params.dataset, params.image_size
     where = env.device(device)
-    part = {"limit": params.limit, "share": params.train_share}
-    part["drop_duplicates"] = params.drop_duplicates
     try:
-        own = data.load(params.dataset, place, size, **part)
+        own = data.load(params.dataset, place, size, **params.part)
     except FileNotFoundError:
         if name == params.dataset:
             raise
         own = None
     if name == params.dataset:
+        who = find_run(run) / "identity.json"
+        if who.is_file() and json.loads(who.read_text())["fingerprint"] != own.fingerprint:
+            changed = f"{name} has other images, masks or parts than when {run} was trained"
+            raise ValueError(f"{changed}: restore them, or train again")
         tests, excluded = own.tests, 0
     else:
         tests, excluded = outside(name, place, size, classes, own)

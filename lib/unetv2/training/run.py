@@ -29,7 +29,9 @@ def run(params: RunParams) -> dict:
     from .fit import accelerator_for, explained, fit, same_run
 
     run_dir = env.path(params.output_dir)
-    same_run(run_dir, params, _fingerprint(params, run_dir))
+    accelerator = accelerator_for(params)
+    with accelerator.local_main_process_first():  # it opens the images, the others read the cache
+        same_run(run_dir, params, _fingerprint(params, run_dir))
     if (run_dir / "metrics.json").is_file():
         return json.loads((run_dir / "metrics.json").read_text(encoding="utf-8"))
 
@@ -39,15 +41,14 @@ def run(params: RunParams) -> dict:
     from ..evaluation import metrics, record, score
     from .recipes import RECIPES
 
-    accelerator = accelerator_for(params)
     pretrained = {
         "encoder_weights": params.encoder_weights,
         "weights_dir": env.weights_dir(params.weights_dir),
     }
     if params.encoder_weights:
         networks.check_weights(params.encoder, pretrained["weights_dir"])
-    with accelerator.local_main_process_first():  # it decodes, the others read the cache
-        seg = data.load(params.dataset, params.data_dir, params.image_size, **_part(params))
+    with accelerator.local_main_process_first():
+        seg = data.load(params.dataset, params.data_dir, params.image_size, **params.part)
         record.others(params, seg)  # a dataset that is not there is an error now, not at the end
     set_seed(params.seed)
     options = {"classes": seg.logit_channels, "drop_path": RECIPES[params.recipe].drop_path}
@@ -71,22 +72,13 @@ def run(params: RunParams) -> dict:
     return result
 
 
-def _part(params: RunParams) -> dict:
-    """What of the dataset is used."""
-    return {
-        "limit": params.limit,
-        "share": params.train_share,
-        "drop_duplicates": params.drop_duplicates,
-    }
-
-
 def _fingerprint(params: RunParams, run_dir: Path) -> str:
-    """The fingerprint of the data, or where that is absent the one of the finished run there."""
+    """That of the data; where they are absent, that of the finished run in the folder."""
     from .. import data
 
     try:
         place = params.dataset, params.data_dir, params.image_size
-        return data.fingerprint(*place, **_part(params))
+        return data.fingerprint(*place, **params.part)
     except FileNotFoundError:
         path = run_dir / "identity.json"
         if not (run_dir / "metrics.json").is_file() or not path.is_file():
@@ -147,7 +139,3 @@ def main(argv: Sequence[str] | None = None) -> None:
 
         print(f"run folder: {params.output_dir}  best epoch {result['best_epoch']}")
         print_summary(result["tests"])
-
-
-if __name__ == "__main__":
-    main()
