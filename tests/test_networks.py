@@ -63,6 +63,7 @@ def test_deep_supervision_gives_a_map_per_level_finest_first(name):
     [
         *((name, "tu-test_resnet") for name in PLUGGED),
         *((name, "tu-pvt_v2_b0") for name in ("smp-unet+sdi", "smp-fpn+sdi", "thin+nested")),
+        ("smp-unet-stride2", "tu-pvt_v2_b0"),
         *((name, "mit_b0") for name in ("smp-unet+sdi", "unetv2")),
     ],
 )
@@ -74,6 +75,7 @@ def test_a_skip_with_any_encoder_saves_and_loads(name, encoder, tmp_path):
     smp.encoders.encoders.pop(f"sdi-c32@{encoder}", None)  # as in a fresh process
     again = networks.from_pretrained(tmp_path)
     torch.testing.assert_close(again.eval()(x), model.eval()(x))
+    assert again.normalisation == model.normalisation
 
 
 def test_levels_without_channels_are_left_alone():

@@ -9,9 +9,9 @@ __all__ = ["unknown"]
 def unknown(kind: str, name: str, valid: Iterable[str]) -> ValueError:
     """The error for `name` that is not a valid `kind`, with the nearest valid names first.
 
-    >>> raise unknown("model", "unet2", ["unet", "unetpp", "unetv2"])
+    >>> raise unknown("skip", "nestd", ["copy", "nested", "sum"])
     Traceback (most recent call last):
-    ValueError: unknown model 'unet2'; did you mean 'unetv2', 'unet'? Valid: unet, unetpp, unetv2
+    ValueError: unknown skip 'nestd'; did you mean 'nested'? Valid: copy, nested, sum
     """
     valid = sorted(valid)
     near = get_close_matches(str(name), valid, n=3, cutoff=0.5)

@@ -1,6 +1,5 @@
 """The names of all models, read without building any; smp and timm are not needed for that.
 
-
     thin+SKIP       U-Net v2's frame with any skip: `thin+copy`, `thin+nested`, `thin+sdi`, ...
     unetv2          what was published, as the paper writes it; unetv2-released: as its code does
     tmi-MEMBER      UNet++'s own family, without a pretrained encoder (the article in IEEE TMI)
@@ -9,8 +8,8 @@
 
 A name splits at the first + that a skip follows. Behind it may stand, in this order, -cN (width of
 the skip; 32), -lN (the N coarsest levels alone take part) and -nods or -ds (trained without or with
-deep supervision: thin and tmi have it, smp has not). `thin+my_module:MySkip` is a reader's own
-    skip.
+deep supervision; a name with neither: thin+ with, smp- without). `thin+my_module:MySkip` has a
+reader's own skip.
 """
 
 import re

@@ -55,8 +55,8 @@ def create_model(
         drop_path: stochastic depth of the encoder, where it has that (PVT, ...).
 
     Raises:
-        ValueError: an unknown name or encoder, damaged weights, pretrained weights or an image of
-            other than three channels where there can be none.
+        ValueError: an unknown name or encoder; damaged weights; pretrained weights for a tmi-
+            model; weights from a folder for an image of other than three channels.
         FileNotFoundError, OSError: weights that are not in the folder or cannot be downloaded.
     """
     check_model(name)
@@ -127,9 +127,12 @@ def from_pretrained(folder: str | Path) -> nn.Module:
     if not config.is_file():
         raise FileNotFoundError(f"{config} does not exist: save a model there with save_pretrained")
     settings = json.loads(config.read_text(encoding="utf-8"))
-    own = {cls.__name__: cls for cls in (UnetV2, ThinUnet, NestedUnetPlusPlus, SupervisedUnet)}
-    if "@" in settings.get("encoder_name", ""):
-        any_smp.register(settings["encoder_name"])
-    if cls := own.get(settings["_model_class"]):
-        return cls.from_pretrained(folder)
-    return smp.from_pretrained(str(folder))
+    ours = (UnetV2, ThinUnet, NestedUnetPlusPlus, SupervisedUnet, UpsampledUnet)
+    own = {cls.__name__: cls for cls in ours}
+    encoder = settings.get("encoder_name", "")
+    if "@" in encoder:
+        any_smp.register(encoder)
+    cls = own.get(settings["_model_class"], smp)
+    model = cls.from_pretrained(str(folder))
+    model.normalisation = encoders.normalisation(encoder.rpartition("@")[2])
+    return model

@@ -2,7 +2,7 @@
 
 smp.UnetPlusPlus has one head. Here every top node X^{0,1..L} of its grid can have one: deep
 supervision in training, the mean of the heads or one head in use, and `prune`, which cuts off the
-deeper part of grid and encoder. The grid is `nested.graph("unet++", L)`, L = encoder_depth - 1, its
+deeper part of grid and encoder. The grid is `skips.graph("unet++", L)`, L = encoder_depth - 1, its
 finest level at stride 2; blocks, names and widths are smp's, so that without supervision state_dict
 and logits are those of smp.UnetPlusPlus (its VGG checkpoints hold a `decoder.center` that never
 runs: load them with strict=False).
@@ -38,7 +38,7 @@ __all__ = ["NestedUnetPlusPlus"]
 
 
 class _Grid(nn.Module):
-    """smp's blocks under smp's names, built and run along `nested.graph`, with one concatenation
+    """smp's blocks under smp's names, built and run along `skips.graph`, with one concatenation
     per node, not two.
     """
 
