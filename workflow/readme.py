@@ -91,8 +91,19 @@ def _ratio(of: list[float]) -> str:
     return "{:.2f} [{:.2f}, {:.2f}]".format(*of)
 
 
+def equality() -> str:
+    """How far our numbers are from the released code's, with its weights."""
+    found = json.loads((RESULTS / "against_released.json").read_text(encoding="utf-8"))
+    lines = ["| | largest difference | relative | allowed |", "|---|---|---|---|"]
+    for name, of in found["differences"].items():
+        allowed = found["limits"][name]
+        lines.append(f"| {name} | {of['largest']:.1e} | {of['relative']:.1e} | {allowed:.0e} |")
+    return "\n".join(lines)
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "speed": speed,
+    "equality": equality,
     "isic2017, 6 epochs": lambda: compared("isic2017", ARMS, epochs=6, **ISIC),
     "isic2017, 12 epochs": lambda: compared("isic2017", ARMS, epochs=12, **ISIC),
     "isic2017, 24 epochs": lambda: compared("isic2017", ARMS, epochs=24, **ISIC),
