@@ -1,9 +1,9 @@
 """publish.py CONFIG: copy what is small of a finished `outputs/CONFIG`, to be committed.
 
-To `outputs/results/CONFIG` go the scores of every run (runs.csv) and its set-up (runs.json), tables
-and charts of 40_compare and of 43_unetpp_study, the saved figures of 50_figures, and reading copies
-of the executed notebooks, one of each kind. What shows images of a dataset that may not be shown to
-others (`may_publish` in data/registry.yaml) stays behind.
+To `outputs/results/CONFIG` go the scores of every run that has no committed record (runs.csv),
+their set-up (runs.json), tables and charts of 40_compare and of 43_unetpp_study, the saved figures
+of 50_figures, and reading copies of the executed notebooks, one of each kind. What shows images of
+a dataset that may not be shown to others (`may_publish` in data/registry.yaml) stays behind.
 
 publish.py CONFIG --records: copy the records of the finished runs to `outputs/results/records`
 instead. A run whose record is committed counts as done wherever the repository is cloned.
@@ -50,9 +50,17 @@ def publish_records(source: Path) -> int:
     return len(folders)
 
 
-def runs_of(source: Path) -> tuple[pd.DataFrame, dict]:
+def recorded(folder: Path) -> bool:
+    """Whether the record of the run in `folder` is committed: it holds more than a table does."""
+    found = record.load(folder / record.FILE)
+    return (
+        record.committed(record.RunParams.make(found["params"]), found["fingerprint"]) is not None
+    )
+
+
+def runs_of(folders: list[Path]) -> tuple[pd.DataFrame, dict]:
     """A row per run, test split and protocol; and what made them: environment and parameters."""
-    rows, folders = [], finished(source)
+    rows = []
     for folder in folders:
         metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
         keys = ("dataset", "model", "seed", "params", "best_epoch", "val_dice")
@@ -102,16 +110,18 @@ def main() -> None:
         return
 
     shutil.rmtree(target, ignore_errors=True)
-    table, made = runs_of(source)
-    command = {"command": f"./run_all.sh --config {args.config}"}
-    files.write_text(target / "runs.csv", table.round(5).to_csv(index=False))
-    files.write_json(target / "runs.json", command | made)
+    if folders := [folder for folder in finished(source) if not recorded(folder)]:
+        table, made = runs_of(folders)
+        command = {"command": f"./run_all.sh --config {args.config}"}
+        files.write_text(target / "runs.csv", table.round(5).to_csv(index=False))
+        files.write_json(target / "runs.json", command | made)
     for path in (
         p for kind in TABLES for folder in FOLDERS for p in source.glob(f"{folder}/{kind}")
     ):
         copy(path, target / path.relative_to(source))
     seen = reading_copies(source, target)
-    print(f"{target.relative_to(env.root())}: {len(table)} scores, reading copies of {seen}")
+    where = target.relative_to(env.root())
+    print(f"{where}: scores of {len(folders)} runs, reading copies of {seen}")
 
 
 def reading_copies(source: Path, target: Path) -> str:
