@@ -318,6 +318,7 @@ def test_after_a_kill_the_same_command_goes_on(house):
         (["--models", "unet"], "'thin+copy'"),
         (["--models", "thin+no_such_module:Mine"], "no_such_module"),
         (["--datasets", "folder:/nowhere"], "/nowhere"),
+        (["--datasets", "folder:/a/mine", "folder:/b/mine"], "two have the same; rename one"),
         (["--datasets", "kvasr"], "unknown dataset 'kvasr'; did you mean 'kvasir'"),
         (["--encoder", "resnet19"], "unknown encoder 'resnet19'; did you mean 'resnet"),
         (

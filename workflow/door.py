@@ -125,7 +125,10 @@ def configure(given: argparse.Namespace) -> Config:
         _absolute(dataset): {k: v for k, v in fields.items() if k not in run}
         for dataset, fields in config.per_dataset.items()
     }
-    datasets = [_absolute(name) for name in config.datasets]
+    datasets = [*dict.fromkeys(_absolute(name) for name in config.datasets)]
+    if len({slug(name) for name in datasets}) < len(datasets):
+        both = "results are named after the last folder of a path, and two have the same"
+        raise ValueError(f"datasets {', '.join(datasets)}: {both}; rename one")
     update = {"run": config.run | run, "per_dataset": own, "datasets": datasets}
     return config.model_copy(update=update)
 
@@ -174,14 +177,14 @@ def check_weights(runs: list[Run]) -> None:
     Raises:
         ValueError, OSError: they are not there, damaged, or not this encoder's.
     """
-    asked = {(r.model, r.params.encoder) for r in runs if r.params.encoder_weights is not None}
+    asked = [run.params for run in runs if run.params.encoder_weights is not None]
     if not asked:
         return
     from unetv2 import networks
     from unetv2.networks import encoders
 
-    folder = env.weights_dir()
-    for encoder in sorted({encoder for model, encoder in asked if not networks.is_family(model)}):
+    own = [p for p in asked if not networks.is_family(p.model)]
+    for encoder, folder in {(p.encoder, env.weights_dir(p.weights_dir)) for p in own}:
         networks.check_weights(encoder, folder)
         if folder is None:
             encoders.encoder(encoder, weights="imagenet")
