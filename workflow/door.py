@@ -78,7 +78,7 @@ def options(argv: list[str]) -> argparse.Namespace:
     add("--weights", metavar="DIR", help="folder of <encoder>.safetensors (default: WEIGHTS_DIR)")
     override = parser.add_argument_group("in place of what the config says")
     add = override.add_argument
-    add("--datasets", nargs="+", metavar="NAME", help="in data/registry.yaml, or folder:PATH")
+    add("--datasets", nargs="+", metavar="NAME", help="or folder:PATH; leaves lessons out")
     add("--models", nargs="+", metavar="NAME", help="also thin+my_module:MySkip, a skip of yours")
     add("--seeds", nargs="+", type=int, metavar="N")
     add("--encoder", metavar="NAME", help="any smp or timm (tu-...) encoder")
@@ -117,6 +117,8 @@ def configure(given: argparse.Namespace) -> Config:
     for name in ("datasets", "models", "seeds", "jobs"):
         if getattr(given, name) is not None:
             values[name] = getattr(given, name)
+    if given.datasets:  # the lessons draw their own images: they would say what they said before
+        values["lessons"] = False
     names = ("encoder", "encoder_weights", "image_size", "epochs", "limit")
     run = {name: getattr(given, name) for name in names if getattr(given, name) is not None}
     run = {name: None if value == "none" else value for name, value in run.items()}
