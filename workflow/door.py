@@ -78,7 +78,7 @@ def options(argv: list[str]) -> argparse.Namespace:
     add("--weights", metavar="DIR", help="folder of <encoder>.safetensors (default: WEIGHTS_DIR)")
     override = parser.add_argument_group("in place of what the config says")
     add = override.add_argument
-    add("--datasets", nargs="+", metavar="NAME", help="or folder:PATH; leaves lessons out")
+    add("--datasets", nargs="+", metavar="NAME", help="registered, or folder:PATH; no lessons")
     add("--models", nargs="+", metavar="NAME", help="also thin+my_module:MySkip, a skip of yours")
     add("--seeds", nargs="+", type=int, metavar="N")
     add("--encoder", metavar="NAME", help="any smp or timm (tu-...) encoder")
