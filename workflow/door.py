@@ -131,7 +131,9 @@ def configure(given: argparse.Namespace) -> Config:
     if len({slug(name) for name in datasets}) < len(datasets):
         both = "results are named after the last folder of a path, and two have the same"
         raise ValueError(f"datasets {', '.join(datasets)}: {both}; rename one")
-    update = {"run": config.run | run, "per_dataset": own, "datasets": datasets}
+    family = {name: value for name, value in config.family_run.items() if name not in run}
+    update = {"run": config.run | run, "per_dataset": own, "family_run": family}
+    update["datasets"] = datasets
     return config.model_copy(update=update)
 
 

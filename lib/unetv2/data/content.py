@@ -56,7 +56,7 @@ def contents(files: Iterable[Path], known: Path) -> list[str]:
     new = [path for path, stat in now.items() if old.get(path, [])[:2] != stat]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         hashes = dict(zip(new, pool.map(_hash, new), strict=True))
-    kept = {path: [*now[path], hashes.get(path) or old[path][2]] for path in now}
+    kept = old | {path: [*now[path], hashes.get(path) or old[path][2]] for path in now}
     if kept != old:
         write_json(known, kept)
     return [kept[path][2] for path in paths]

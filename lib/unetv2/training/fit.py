@@ -192,8 +192,11 @@ def accelerator_for(params: RunParams) -> Accelerator:
 def same_run(run_dir: Path, params: RunParams, fingerprint: str) -> None:
     """ValueError if the folder holds a finished epoch of a run of another identity; it says why."""
     finished = any((run_dir / name).is_file() for name in ("resume.pt", "metrics.json"))
-    if not finished or not (run_dir / "params.json").is_file():
+    if not finished:
         return
+    if not (run_dir / "params.json").is_file():
+        cure = "restore it, choose another output_dir or delete the folder"
+        raise ValueError(f"{run_dir} holds a run without params.json, whose is unknown; {cure}")
     old = _read(run_dir / "identity.json")
     if old.get("identity") == identity(params, fingerprint):
         return
