@@ -5,6 +5,7 @@ changed, and a notebook shows the figure by ending a cell with it. Widths are fo
 page. A model has one colour in all of them, that of its skip, and the name that readers see.
 """
 
+import textwrap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -171,15 +172,18 @@ def grid(
         legend: name the overlay's tints.
     """
     n, m = len(pictures), max(map(len, pictures))
-    height = width / m * n * (1.13 if captions else 1.03) + 0.3 + 0.3 * legend
+    letters = max(8, round(13 * width / m))  # of a title, in the width of a column
+    titles = [textwrap.fill(label(title), letters) for title in columns]
+    lines = max((title.count("\n") for title in titles), default=0)
+    height = width / m * n * (1.13 if captions else 1.03) + 0.3 + 0.15 * lines + 0.3 * legend
     fig, axes = plt.subplots(n, m, figsize=(width, height), squeeze=False)
     plt.close(fig)  # pyplot forgets it; the caller holds it
     for i, j in np.ndindex(n, m):
         there = j < len(pictures[i])
         caption = captions[i][j] if captions and there else ""
         _picture(axes[i, j], pictures[i][j] if there else None, caption)
-    for ax, title in zip(axes[0], columns, strict=False):
-        ax.set_title(label(title))
+    for ax, title in zip(axes[0], titles, strict=False):
+        ax.set_title(title)
     for ax, title in zip(axes[:, 0], rows, strict=False):
         ax.set_ylabel(label(title))
     if legend:
