@@ -95,3 +95,17 @@ def test_figures_leave_nothing_behind(tmp_path):
     assert outlined == [False] * 4 + [True, False]  # the one mask that has an outline
     for k, fig in enumerate(figures):
         assert plots.save(fig, tmp_path / f"{k}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_an_interval_that_one_group_does_not_have_is_left_out():
+    table = pd.DataFrame(
+        {
+            "model": ["thin+sdi", "thin+nested"],
+            "mean_difference": [0.5, -3.0],
+            "ci_low": [np.nan, np.nan],
+            "ci_high": [np.nan, np.nan],
+        },
+        index=["thin+sdi", "thin+nested"],
+    )
+    (ax,) = plots.intervals(table, "points").axes
+    assert ax.get_xlim() == pytest.approx((-3.3, 3.3))

@@ -281,8 +281,9 @@ def gather(
             for seed in _seeds(runs_dir, dataset, model) if seeds is None else seeds:
                 record = _finished(runs_dir, dataset, model, seed)
                 record = record or _only(dataset, model, seed, settings)
-                if record:
-                    found[dataset, model, seed] = record
+                if record:  # of a folder it keeps no path: it gets the name that was asked for
+                    named = {**record["params"], "dataset": dataset}
+                    found[dataset, model, seed] = {**record, "params": named}
                 else:
                     missing.append(f"{slug(dataset)}/{model}/s{seed}")
     of = {(d, m): [s for *arm, s in found if arm == [d, m]] for d in datasets for m in models}

@@ -269,7 +269,8 @@ def intervals(
     ax.plot(table[value], places, "|", color="black", markersize=10, markeredgewidth=1.5)
     if zero:
         ax.axvline(0, color="black", linewidth=1)
-        reach = 1.1 * max(table[[low, high]].abs().max().max(), 1e-6)
+        # one group alone has no interval: its ends are not numbers
+        reach = 1.1 * max(table[[value, low, high]].abs().max().max(), 1e-6)
         ax.set(xlim=(-reach, reach))
         ax.set_title("← worse than the reference", loc="left")
         ax.set_title("better than the reference →", loc="right")
