@@ -108,6 +108,7 @@ def test_thirds_and_markdown():
     index = pd.MultiIndex.from_product([["d"], ["t"], range(6)], names=["dataset", "test", "id"])
     third = tables.thirds(pd.Series([5, 1, 9, 2, 8, 4], index))
     assert list(third) == ["medium", "small", "large", "small", "large", "medium"]
+    assert list(tables.thirds(pd.Series([5, 1], index[:2]))) == ["large", "small"]
     table = pd.DataFrame({"Dice": ["1.00"]}, pd.Index(["copy"], name="model"))
     assert tables.markdown(table) == ["| model | Dice |", "| --- | --- |", "| copy | 1.00 |"]
 

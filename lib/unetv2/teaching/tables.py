@@ -184,9 +184,13 @@ def _half(a: np.ndarray, b: np.ndarray, groups=None) -> float:
 
 
 def thirds(values: pd.Series, by: Sequence[str] = PLACE) -> pd.Series:
-    """`values` of images as "small", "medium" and "large": thirds of equal number within `by`."""
-    rank = values.groupby(level=list(by)).rank(method="first", pct=True)
-    return pd.cut(rank, [0, 1 / 3, 2 / 3, 1], labels=["small", "medium", "large"])
+    """`values` of images as "small", "medium" and "large": thirds of equal number within `by`.
+
+    Of two images the smaller is small and the larger large.
+    """
+    within = values.groupby(level=list(by))
+    middle = (within.rank(method="first") - 0.5) / within.transform("size")
+    return pd.cut(middle, [0, 1 / 3, 2 / 3, 1], labels=["small", "medium", "large"])
 
 
 def heads(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
