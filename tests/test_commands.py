@@ -33,6 +33,9 @@ NOT_RUN = {  # pattern: why; such a command must still be understood by its prog
     r"profile workflow/profiles": "wants a cluster: test_slurm",
     r"pip install": "installs from the network",
     r"env\.report": "test_env",
+    r"workflow/readme": "test_readme computes what it writes",
+    r"ablation-isic2017-e\d+ --data": "many trainings, by the way of isic2017-cpu, which is run",
+    r"costs$": "minutes of timing: the README's shorter form is run",
     r"benchmarks/": "wants other people's code, or is long: test_benchmarks",
 }
 

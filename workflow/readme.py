@@ -4,6 +4,7 @@ A table stands between `<!-- NAME -->` and `<!-- end -->`; what is between them 
 holds the pages to what this computes.
 """
 
+import argparse
 import json
 import re
 from collections.abc import Callable
@@ -118,6 +119,7 @@ def renewed(text: str) -> str:
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__).parse_args()
     for page in PAGES:
         files.write_text(page, renewed(page.read_text(encoding="utf-8")))
 
