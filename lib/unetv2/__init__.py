@@ -4,8 +4,7 @@
 >>> skip = SDI([64, 128, 320, 512], c=32)                  # a list of maps in, a list of maps out
 """
 
-from importlib import import_module
-from typing import Any
+from .common.lazy import lazily
 
 __version__ = "0.2.0"
 
@@ -18,8 +17,4 @@ _HOMES = {
 
 __all__ = ["SDI", "UnetV2", "__version__", "create_model", "list_models"]
 
-
-def __getattr__(name: str) -> Any:  # torch, timm and smp load at first use
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f".{_HOMES[name]}", __name__), name)
+__getattr__ = lazily(__name__, _HOMES)  # torch, timm and smp load at first use

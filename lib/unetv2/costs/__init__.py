@@ -5,8 +5,7 @@ each of the counters behind Table 4 of the U-Net v2 paper (arXiv:2311.17791) see
 in the form that they met there. `groups` says where in a model arithmetic, traffic and time are.
 """
 
-from importlib import import_module
-from typing import Any
+from ..common.lazy import lazily
 
 _HOMES = {  # loaded at first use: a command's --help needs none of it
     "as_released": "table4",
@@ -26,8 +25,4 @@ _HOMES = {  # loaded at first use: a command's --help needs none of it
 
 __all__ = sorted(_HOMES)
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f".{_HOMES[name]}", __name__), name)
+__getattr__ = lazily(__name__, _HOMES)

@@ -3,8 +3,7 @@
 smp and timm take seconds to import. They load when a name below is first used.
 """
 
-from importlib import import_module
-from typing import Any
+from ..common.lazy import lazily
 
 _HOMES = {
     "create_model": "registry",
@@ -25,8 +24,4 @@ _HOMES = {
 
 __all__ = sorted(_HOMES)
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f".{_HOMES[name]}", __name__), name)
+__getattr__ = lazily(__name__, _HOMES)
