@@ -340,3 +340,12 @@ def test_gather_refuses_what_cannot_be_compared(seg, home):
     record.write(home / f"runs/synthetic/thin+sdi/s0/{record.FILE}", make(seg, seed=3))
     with pytest.raises(ValueError, match=r"record of another run \(synthetic, thin\+sdi, seed 3\)"):
         gather([0])
+
+
+def test_what_has_landed_is_collected_by_its_settings():
+    there = record.collect("isic2017", ["thin+sdi", "thin+copy"], epochs=6)
+    assert [one["params"]["model"] for one in there] == ["thin+sdi"] * 5 + ["thin+copy"] * 5
+    assert [one["params"]["seed"] for one in there] == [0, 1, 2, 3, 4] * 2
+    assert record.collect("isic2017", ["thin+sum"], epochs=7) == []
+    with pytest.raises(ValueError, match="unknown field of RunParams 'epoch'"):
+        record.collect("isic2017", epoch=6)

@@ -3,6 +3,7 @@
 A notebook says in its metadata how it takes part, `"unetv2": {"role", "params", "models"}`:
 
     role    lesson          once
+    records         once, from the committed records and what else its parameters name
             dataset         once for each dataset
             run             once for each dataset, model and seed: a training
             after           once, after the runs of its models
@@ -38,6 +39,7 @@ __all__ = ["ROLES", "ROOT", "Config", "Run", "Step", "params_of", "runs_of", "st
 ROOT = Path(__file__).resolve().parents[1]
 ROLES = {  # role: the folder of an instance, below the step's own
     "lesson": "",
+    "records": "",
     "dataset": "/{dataset}",
     "run": "/{dataset}/{model}/s{seed}",
     "after": "",
@@ -63,7 +65,10 @@ class Config(Params):
     notebooks: dict[str, dict[str, Any]] = Field(
         default_factory=dict, description="by number, '20'"
     )
-    lessons: bool = Field(True, description="false: without the notebooks that need no dataset")
+    lessons: bool = Field(
+        True,
+        description="false: without those that need no dataset, but for what `notebooks` names",
+    )
 
     @classmethod
     def read(cls, path: Path) -> dict[str, Any]:
@@ -203,6 +208,9 @@ class Step:
         lines = f"# code {self.code}\n"
         if known := sorted(run.identity or "" for run in runs):
             lines += f"# runs {_hash(known)}\n"
+        if self.role == "records":
+            names = sorted(path.name for path in RECORDS.rglob("*.json.gz"))
+            lines += f"# records {_hash(names)}\n"
         return lines
 
     def run_header(self, run: Run) -> str:
@@ -269,6 +277,7 @@ def steps_of(config: Config, base: Path, notebooks: Path) -> list[Step]:
             continue
         if about["role"] not in ROLES:
             raise unknown(f"role of {path.name}", about["role"], ROLES)
-        if about["role"] != "lesson" or config.lessons:
+        alone = about["role"] in ("lesson", "records")  # needs nothing of the config
+        if config.lessons or not alone or path.stem.split("_")[0] in config.notebooks:
             steps.append(Step(path, about, config, base))
     return [one for one in steps if one.models]

@@ -28,6 +28,7 @@ import numpy as np
 
 from .. import networks
 from ..common import env, files
+from ..common.errors import unknown
 from ..common.params import PLACES, RunParams, file_name, slug
 from . import metrics
 
@@ -41,6 +42,7 @@ __all__ = [
     "FILE",
     "FOLDER",
     "build",
+    "collect",
     "committed",
     "counts",
     "frame",
@@ -297,6 +299,43 @@ def gather(
     for dataset in datasets:
         _check_seeds({model: of[dataset, model] for model in models}, dataset)
         _check_alike([record for (d, *_), record in found.items() if d == dataset])
+    return list(found.values())
+
+
+def collect(
+    dataset: str,
+    models: Sequence[str] | None = None,
+    folders: Sequence[str | Path] = (),
+    **settings: Any,
+) -> list[dict[str, Any]]:
+    """What there is: every committed record of `dataset` with these settings, by model and seed.
+
+    For notebooks that show what has landed and wait for nothing; `gather` is for those that need
+    every run. A run on other files of the same dataset has another `fingerprint`.
+
+    Args:
+        models: in this order; None: all that have a record.
+        folders: of runs, as `gather` reads them; their finished runs with these settings join.
+        settings: fields of RunParams that a record must have, as epochs=24.
+
+    Raises:
+        ValueError: a damaged record; a setting that RunParams does not have.
+    """
+    for field in settings:
+        if field not in RunParams.model_fields:
+            raise unknown("field of RunParams", field, RunParams.model_fields)
+    tops = [env.path(FOLDER), *map(env.path, folders)]
+    there = {path.name for top in tops for path in (top / slug(dataset)).glob("*/")}
+    names = sorted(there) if models is None else [file_name(model) for model in models]
+    found = {}
+    for name in names:
+        patterns = [f"{name}/s*.json.gz"] + [f"{name}/s*/{FILE}"] * bool(folders)
+        paths = [p for top in tops for g in patterns for p in (top / slug(dataset)).glob(g)]
+        for record in sorted(map(load, paths), key=lambda one: one["params"].get("seed", 0)):
+            params = _params(record)
+            if all(getattr(params, field) == value for field, value in settings.items()):
+                named = {"dataset": dataset, "model": params.model, "seed": params.seed}
+                found[record["identity"]] = {**record, "params": record["params"] | named}
     return list(found.values())
 
 
