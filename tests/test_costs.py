@@ -10,6 +10,7 @@ from torch import nn
 from unetv2 import costs, networks
 from unetv2.costs.command import main
 from unetv2.skips import SDI
+from unetv2.teaching import table4
 
 SMALL = "tu-test_resnet"
 X = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
@@ -41,7 +42,7 @@ def printed(seen: dict, *parts: str) -> float:
 def test_table_4_baselines(name, params, operations, megabytes):
     """U-Net v2 paper, Table 4: fvcore in train mode; torchinfo without the input."""
     model = build(name, "tu-pvt_v2_b2")
-    seen = costs.counters(model, torch.rand(1, 3, 256, 256))
+    seen = table4.counters(model, torch.rand(1, 3, 256, 256))
     assert sum(p.numel() for p in model.parameters()) == params
     assert round(seen["fvcore_train"] / 1e9, 3) == operations
     assert printed(seen, "params", "outputs") == pytest.approx(megabytes, abs=1e-9)
@@ -51,7 +52,7 @@ def test_table_4_baselines(name, params, operations, megabytes):
 def test_table_4_unetv2():
     """25.02 M and 5.399 G by thop on shared convolutions; 411.42 MB by torchinfo, two classes."""
     x = torch.rand(1, 3, 256, 256)
-    one = costs.counters(costs.as_released(build("thin+sdi-shared", "tu-pvt_v2_b2")), x)
+    one = table4.counters(table4.as_released(build("thin+sdi-shared", "tu-pvt_v2_b2")), x)
     assert one["thop_params"] == 25_017_676
     pools = sum(
         n * (side**2 + 1) for n, side in zip((64, 128, 320, 512), (64, 32, 16, 8), strict=True)
@@ -69,14 +70,14 @@ def test_as_released_and_unfused_compute_the_same():
     model = build("unetv2", SMALL).train()
     model(torch.rand(4, 3, 64, 64))  # statistics of its own
     model.eval()
-    steps = costs.as_released(model).eval()
+    steps = table4.as_released(model).eval()
     assert len(steps(X)) == 4, "all heads"
     torch.testing.assert_close(steps(X)[0], model(X), rtol=1e-4, atol=1e-6)
     assert not model.training and torch.is_tensor(model(X)), "the model itself is left alone"
 
     attention = build("thin+copy", "tu-pvt_v2_b0").eval()
     fused = attention(X)
-    with costs.unfused(attention):
+    with table4.unfused(attention):
         assert not any(getattr(m, "fused_attn", False) for m in attention.modules())
         torch.testing.assert_close(attention(X), fused, rtol=1e-4, atol=1e-6)
     assert any(getattr(m, "fused_attn", False) for m in attention.modules())

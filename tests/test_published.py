@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 import yaml
 
-from unetv2.evaluation import published
-from unetv2.evaluation.published import check_table, deny, rows
+from unetv2.teaching import published
+from unetv2.teaching.published import check_table, deny, rows
 
 DATA = Path(__file__).resolve().parents[1] / "data"
 PAPER = [row for row in rows("unetv2-paper") if row["table"] in ("Table 1", "Table 3")]
@@ -285,6 +285,6 @@ def test_what_no_number_can_decide_is_left_open():
 
 def test_importing_is_light():
     heavy = "{'torch', 'pandas', 'scipy', 'yaml', 'cv2', 'numpy'}"
-    code = f"import sys, unetv2.evaluation.published; print(sorted({heavy} & sys.modules.keys()))"
+    code = f"import sys, unetv2.teaching.published; print(sorted({heavy} & sys.modules.keys()))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -12,7 +12,8 @@ import pandas as pd
 
 from .. import networks
 from ..common.params import RunParams
-from ..evaluation import metrics, published, record, stats
+from ..evaluation import metrics, record, stats
+from . import published
 from .plots import label
 
 __all__ = [

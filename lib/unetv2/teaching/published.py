@@ -5,14 +5,14 @@ what two blogs state, each row with its protocol and caveats; its head explains 
 
     rows(dataset="isic2017")   the printed rows, to stand beside one's own
     deny()                     each sentence of the sources: do the printed rows bear it out?
-    check_table(text)          which rows of ANY table cannot be (from tables.py)
+    check_table(text)          which rows of ANY table cannot be (from bounds.py)
 """
 
 from functools import cache
 from pathlib import Path
 
 from ..common.errors import unknown
-from .tables import check_table, digits
+from .bounds import check_table, digits
 
 __all__ = ["check_table", "deny", "rows"]
 

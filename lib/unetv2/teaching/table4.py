@@ -1,4 +1,4 @@
-"""A model as the counters behind Table 4 of the U-Net v2 paper see it."""
+"""A model as the counters behind Table 4 of the U-Net v2 paper (arXiv:2311.17791) see it."""
 
 import copy
 import logging
@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..costs.count import macs, mode
 from ..skips import SDI
-from .count import macs, mode
 
 __all__ = ["as_released", "counters", "unfused"]
 
