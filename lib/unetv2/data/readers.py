@@ -87,9 +87,10 @@ def _registered(name: str, root: Path, tests_only: bool) -> Source:
         raise unknown("dataset", name, [*names(), "folder:PATH"])
     entry = registry()[name]
     if entry["split"] == "test-only" and not tests_only:
+        whole = entry.get("samples_of", "pranet")
         raise ValueError(
             f"dataset {name!r} is a test set ({entry['title']}) and cannot be trained on: train on "
-            f"'pranet', and its scores on {name!r} come with it where the files are present"
+            f"{whole!r}, and score that run on it (unetv2 evaluate RUN --dataset {name})"
         )
     source = Source(
         name, tuple(entry["classes"]), None, [], None, {}, tiles=entry.get("tiles", False)
@@ -110,6 +111,8 @@ def _registered(name: str, root: Path, tests_only: bool) -> Source:
 def _scan(name: str, root: Path) -> tuple[list[Pair], Problems]:
     """All pairs of one registry entry, in the first layout that has any file."""
     entry, searched = registry()[name], []
+    if "samples_of" in entry:
+        root = env.root() / "data"
     for layout in entry["layouts"]:
         for base in (root / name / layout["root"], root / layout["root"]):
             searched += [str(base / part["images"]) for part in layout["pairs"]]
