@@ -19,7 +19,9 @@ hosted() { [ -n "${KAGGLE_KERNEL_RUN_TYPE:-}" ] || [ -n "${COLAB_RELEASE_TAG:-}"
 use_hosted() {  # Kaggle, Colab: the environment that is there, and what it lacks
     PYTHON="$(command -v "$(find_python)")"
     local missing
-    mapfile -t missing < <("$PYTHON" "$ROOT/workflow/missing.py" "${1:-}")
+    local up_to="# tests and style only" # a line of requirements.txt: what stands below it is not needed
+    if [ "${1:-}" = test ]; then up_to="# end"; fi
+    mapfile -t missing < <("$PYTHON" "$ROOT/lib/unetv2/common/packages.py" "$ROOT/requirements.txt" "$up_to")
     if [ ${#missing[@]} -gt 0 ]; then
         say "installing what this machine lacks: ${missing[*]}"
         "$PYTHON" -m pip install --quiet "${missing[@]}"

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import address
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -13,7 +14,6 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
 SOLUTIONS = sorted((ROOT / "notebooks" / "solutions").glob("*.ipynb"))
 COPIES = sorted((ROOT / "outputs" / "results").rglob("*.ipynb"))
 HEADINGS = ["Parameters", "Summary", "Questions", "Exercises", "Files written", "References"]
-BADGE = "https://{}OWNER/REPOSITORY/blob/main/notebooks/{}"
 LONGEST = 16  # lines of a code cell; the tag "lesson" lifts it
 
 
@@ -50,20 +50,31 @@ def test_first_cell_asks_the_question_and_says_what_it_takes(path):
         assert re.search(rf"^\| {re.escape(row)} \|", first["source"], re.M), f"table row {row!r}"
 
 
-@each
-def test_badges_lead_to_this_notebook(path):
-    first = cells_of(path)[0]["source"]
-    assert BADGE.format("colab.research.google.com/github/", path.name) in first
-    assert BADGE.format("kaggle.com/kernels/welcome?src=https://github.com/", path.name) in first
-    assert set(re.findall(r"github(?:\.com)?/([\w-]+/[\w-]+)/blob", first)) == {"OWNER/REPOSITORY"}
+@pytest.mark.parametrize("path", address.pages(), ids=name)
+def test_first_cell_and_badges_are_those_of_the_one_address(path):
+    text, known = path.read_text(encoding="utf-8"), address.settings()["address"]
+    assert text == address.renewed(text, address.pages()[path], known), "workflow/address.py"
+    assert code_of(path)[0]["tags"] == ["bootstrap"]
 
 
-@every
-def test_bootstrap_is_the_same_everywhere(path):
-    first = code_of(path)[0]
-    assert first["tags"] == ["bootstrap"]
-    assert first["source"].strip() == code_of(NOTEBOOKS[0])[0]["source"].strip()
-    assert len([line for line in first["source"].splitlines() if line.strip()]) <= 12
+@pytest.mark.parametrize("known", ["", "https://github.com/someone/skips"])
+def test_first_cell_is_short_and_badges_need_an_address(known):
+    first = address.first_cell(known)
+    assert len([line for line in first.splitlines() if line]) <= 12
+    assert max(map(len, first.splitlines())) <= 100
+    file = NOTEBOOKS[0].name
+    text = address.renewed(NOTEBOOKS[0].read_text(encoding="utf-8"), file, known)
+    head = "".join(json.loads(text)["cells"][0]["source"])
+    blob = f"someone/skips/blob/main/notebooks/{file})"
+    assert head.count("[![") == head.count(blob) == (2 if known else 0)
+    assert address.renewed(text, file, known) == text
+    assert (known in first) and ("git" in first) == bool(known)
+
+
+@pytest.mark.parametrize("wrong", ["someone/skips", "https://github.com/someone", "http://a.b/c"])
+def test_an_address_that_colab_cannot_open_is_refused(wrong):
+    with pytest.raises(ValueError, match=r"not of the form https://github.com/OWNER/NAME"):
+        address.renewed(NOTEBOOKS[0].read_text(encoding="utf-8"), NOTEBOOKS[0].name, wrong)
 
 
 @each

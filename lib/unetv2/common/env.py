@@ -1,11 +1,15 @@
 """Where this runs: root folder, data and weights folders, versions, device; and whether the GPU
 really works.
+
+Kaggle mounts what is attached read-only, at depths that change: what is read is looked for there,
+and what is written goes to the working folder.
 """
 
 import os
 import platform
 import subprocess
 import sys
+from collections.abc import Iterator
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -18,9 +22,11 @@ __all__ = [
     "data_dir",
     "describe",
     "device",
+    "home",
     "on_colab",
     "on_kaggle",
     "path",
+    "ready",
     "report",
     "root",
     "weights_dir",
@@ -44,7 +50,9 @@ MARKERS = (
     "isbi2012",
     "TestDataset",
 )
+OURS = ("outputs/results", "data/samples", "wheels")  # a part of this collection holds one of them
 KAGGLE_INPUT = Path("/kaggle/input")
+KAGGLE_WORKING = Path("/kaggle/working")
 
 
 def on_kaggle() -> bool:
@@ -65,18 +73,40 @@ def root() -> Path:
     return found if (found / "lib" / "unetv2").is_dir() else Path.cwd()
 
 
+def home() -> Path:
+    """The folder in which outputs are written: the repository; where that cannot be written
+    Kaggle's working folder, elsewhere the current one.
+    """
+    if os.access(root(), os.W_OK) and not root().is_relative_to(KAGGLE_INPUT):
+        return root()
+    return KAGGLE_WORKING if on_kaggle() else Path.cwd()
+
+
 def path(setting: str | Path) -> Path:
     """`setting` as an absolute path; a relative one starts at the repository, whatever the working
     directory.
+
+    Where the repository cannot be written, a relative one is what lies in `home()`, in the
+    repository or in an attached part of the collection; what lies nowhere yet starts at `home()`.
     """
-    return root() / Path(setting).expanduser()
+    asked, top = Path(setting).expanduser(), home()
+    if asked.is_absolute() or top == root():
+        return root() / asked
+    places = (place / asked for place in (top, root(), *_attached()))
+    return next((place for place in places if place.exists()), top / asked)
+
+
+@cache
+def _attached() -> tuple[Path, ...]:
+    """The folders that Kaggle mounts parts of this collection at: records, weights, samples."""
+    return tuple(f for f in _below(KAGGLE_INPUT) if any((f / part).is_dir() for part in OURS))
 
 
 def data_dir(setting: str | None = None) -> Path:
     """The folder of datasets: `setting`, else DATA_DIR, else on Kaggle where a known dataset lies,
     else `data/`.
     """
-    return _asked_for("data", setting) or (on_kaggle() and _find(KAGGLE_INPUT)) or root() / "data"
+    return _asked_for("data", setting) or (on_kaggle() and _find(KAGGLE_INPUT)) or home() / "data"
 
 
 def weights_dir(setting: str | None = None) -> Path | None:
@@ -101,16 +131,13 @@ def _asked_for(kind: str, setting: str | None) -> Path | None:
 
 
 def _find(top: Path) -> Path | None:
-    """The shallowest folder below `top` that holds a known dataset (Kaggle mounts at changing
-    depths).
-    """
-    found = (
-        folder
-        for depth in range(1, 7)
-        for folder in sorted(top.glob("*/" * depth))
-        if folder.name in MARKERS
-    )
-    return next((folder.parent for folder in found), None)
+    """The shallowest folder below `top` that holds a known dataset."""
+    return next((folder.parent for folder in _below(top) if folder.name in MARKERS), None)
+
+
+def _below(top: Path) -> Iterator[Path]:
+    """The folders below `top`, the shallowest first (Kaggle mounts at changing depths)."""
+    return (f for depth in range(1, 7) for f in sorted(top.glob("*/" * depth)))
 
 
 @cache
@@ -216,6 +243,19 @@ def _commit() -> str | None:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return None
+
+
+def ready() -> None:
+    """Install what Kaggle's or Colab's Python lacks, then report: the first cell of a notebook.
+
+    Raises:
+        RuntimeError: it cannot be installed; says what to attach.
+    """
+    if on_kaggle() or on_colab():
+        from .packages import install
+
+        install(root() / "requirements.txt", path("wheels"))
+    report()
 
 
 def report() -> None:
