@@ -14,7 +14,7 @@ from pathlib import Path
 from ..common.errors import unknown
 from .bounds import check_table, digits
 
-__all__ = ["check_table", "deny", "rows"]
+__all__ = ["LOWER", "check_table", "deny", "rows", "t_test"]
 
 FILE = Path(__file__).with_name("published.yaml")  # a link to data/published.yaml
 LOWER = {"mae", "parameters", "memory", "flops"}  # the smaller the better
@@ -26,9 +26,10 @@ def rows(
 ) -> list[dict]:
     """The printed rows, a dict each, narrowed to a source, a table, a dataset.
 
-    Keys: source, table, dataset, protocol, runs, caveat, model, and the numbers of the row: dice,
-    dice_sd, iou, iou_sd, score in percent, mae a fraction, parameters in millions, memory in MB,
-    flops in G (a multiply-add is one), fps. A key that the source has no number for is absent.
+    Keys: source, table, dataset, protocol, runs, caveat (`remark`, of the row alone, and `about`,
+    of its table), model, and the numbers of the row: dice, dice_sd, iou, iou_sd, score in percent,
+    mae a fraction, parameters in millions, memory in MB, flops in G (a multiply-add is one), fps. A
+    key that the source has no number for is absent.
 
     Raises:
         ValueError: no such source or table. A dataset without printed rows gives an empty list.
@@ -77,7 +78,8 @@ def _rows() -> list[dict]:
                     row[key], row[f"{key}_sd"] = (float(part) for part in value.split("±"))
                 else:
                     row[key] = value
-            row["caveat"] = "; ".join(part["caveat"] for part in (line, table) if "caveat" in part)
+            row["remark"], row["about"] = (part.get("caveat", "") for part in (line, table))
+            row["caveat"] = "; ".join(filter(None, (row["remark"], row["about"])))
             found.append(row)
     return found
 
@@ -130,7 +132,7 @@ def _compare(test: dict) -> list[tuple[bool, str]]:
                 fine = abs(ahead - gain[metric]) < 0.006  # tables have two digits at most
                 text += f", a gain of {ahead:.{places}f}"
             if test.get("significant"):
-                p = _t_test(ours, rival, metric)
+                p = t_test(ours, rival, metric)
                 fine = fine and p < LEVEL
                 text += f", p = {p:.2g}"
             results.append((fine, text))
@@ -146,8 +148,11 @@ def _nearest(ours: dict, others: list[dict], metric: str) -> tuple[dict, float]:
     return rival, sign * (ours[metric] - rival[metric])
 
 
-def _t_test(a: dict, b: dict, metric: str) -> float:
-    """p of the t test of two independent samples, from the printed means, deviations and runs."""
+def t_test(a: dict, b: dict, metric: str) -> float:
+    """p of the t test of two independent samples, from the printed means, deviations and runs.
+
+    `a` and `b` are rows that have `metric`, its deviation and `runs`.
+    """
     from scipy.stats import ttest_ind_from_stats
 
     samples = [(row[metric], row[f"{metric}_sd"], row["runs"]) for row in (a, b)]
