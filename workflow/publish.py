@@ -43,11 +43,16 @@ def publish_records(source: Path) -> int:
     """Copy the record of every finished run to its place; returns how many there are."""
     folders = finished(source)
     for folder in folders:
-        found = record.load(folder / record.FILE)
-        params = record.RunParams.make(found["params"])
-        name = f"s{params.seed}-{found['identity']}.json.gz"
-        copy(folder / record.FILE, record.home(params) / name)
+        publish_record(folder)
     return len(folders)
+
+
+def publish_record(folder: Path) -> None:
+    """Copy the record of the run in `folder` to its place."""
+    found = record.load(folder / record.FILE)
+    params = record.RunParams.make(found["params"])
+    name = f"s{params.seed}-{found['identity']}.json.gz"
+    copy(folder / record.FILE, record.home(params) / name)
 
 
 def recorded(folder: Path) -> bool:

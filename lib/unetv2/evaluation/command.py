@@ -1,7 +1,6 @@
 """The command `unetv2 evaluate`: a run is scored again, or on a dataset it was not trained on."""
 
 import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,10 +17,11 @@ def evaluate(
     """Scores of a trained run on its own tests, or on another dataset.
 
     The other dataset is scored whole: every image of a test-only set or of an outside folder, less
-    those that are also in the run's own training or validation part.
+    those that are also in the run's own training or validation part. Samples of the run's own
+    dataset are of its test part, so that none is.
 
     Args:
-        run: run folder, see `find_run`.
+        run: run folder or published weights, see `find_run`.
         dataset: default: the run's own.
         data_dir: folder of datasets; default: the run's, else DATA_DIR.
         device: "auto", "cpu" or "cuda".
@@ -38,7 +38,7 @@ def evaluate(
     """
     from .. import data
     from ..common import env
-    from ..inference.load import find_run, load_run, logit_channels
+    from ..inference.load import find_run, load_run, logit_channels, trained_on
     from .score import outside, score_tests
 
     model, params = load_run(run)
@@ -46,22 +46,22 @@ def evaluate(
     classes = 1 if channels == 1 else channels - 1
     place, name, size = data_dir or params.data_dir, dataset or params.dataset, params.image_size
     where = env.device(device)
+    samples = data.registry().get(name, {}).get("samples_of") == params.dataset
     try:
-        own = data.load(params.dataset, place, size, **params.part)
+        own = None if samples else data.load(params.dataset, place, size, **params.part)
     except FileNotFoundError:
         if name == params.dataset:
             raise
         own = None
     if name == params.dataset:
-        who = find_run(run) / "identity.json"
-        if who.is_file() and json.loads(who.read_text())["fingerprint"] != own.fingerprint:
+        if trained_on(run) not in (None, own.fingerprint):
             changed = f"{name} has other images, masks or parts than when {run} was trained"
             raise ValueError(f"{changed}: restore them, or train again")
         tests, excluded = own.tests, 0
     else:
         tests, excluded = outside(name, place, size, classes, own)
     per_image, summary = score_tests(model.to(where), tests, classes, params.batch_size)
-    return per_image, summary, {"dataset": name, "excluded": excluded if own else None}
+    return per_image, summary, {"dataset": name, "excluded": excluded if own or samples else None}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -69,9 +69,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="unetv2 evaluate",
         description="Score a trained run again, or on a dataset that it was not trained on.",
-        epilog="example: unetv2 evaluate outputs/runs/last --dataset etis",
+        epilog="example: unetv2 evaluate isic2017-thin+sdi --dataset samples-isic2017",
     )
-    parser.add_argument("run_dir", help="folder that unetv2 train wrote")
+    parser.add_argument("run_dir", help="folder that unetv2 train wrote, or published weights")
     parser.add_argument(
         "--dataset", help="score on this one: a name, or folder:PATH (default: the run's own)"
     )

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from ..common import files
+from ..common import env, files
 from ..common.errors import unknown
 from . import load
 from .infer import normalisation
@@ -205,19 +205,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="unetv2 export", description="Export a trained run to one file."
     )
-    parser.add_argument("run_dir", help="folder that unetv2 train wrote")
+    parser.add_argument("run_dir", help="folder that unetv2 train wrote, or published weights")
     parser.add_argument(
         "--format", choices=list(FORMATS), help="default: by the ending of --output, else onnx"
     )
     parser.add_argument(
         "--output",
-        help="file, replaced if it is there (default: model.onnx or model.pt2 in RUN_DIR)",
+        help="file, replaced if it is there (default: model.onnx or model.pt2 in RUN_DIR; of "
+        "published weights NAME.onnx or NAME.pt2 here)",
     )
     args = parser.parse_args(argv)
     try:
-        path = Path(
-            args.output or load.find_run(args.run_dir) / f"model{FORMATS[args.format or 'onnx']}"
-        )
+        path = Path(args.output or _beside(load.find_run(args.run_dir), args.format or "onnx"))
         format = {ending: format for format, ending in FORMATS.items()}.get(
             path.suffix.lower(), args.format
         )
@@ -237,3 +236,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(
         f"{done.path}: equal to PyTorch within {done.difference:.1e} (relative); may change: {free}"
     )
+
+
+def _beside(run: Path, format: str) -> Path:
+    """The file that is written where none is named: published weights stay as they are."""
+    if run.name in load.published() and run.parent == env.path(load.WEIGHTS):
+        return Path(f"{run.name}{FORMATS[format]}")
+    return run / f"model{FORMATS[format]}"

@@ -81,7 +81,7 @@ class _OnnxModel(nn.Module):
 
 
 def load(run: str | Path) -> tuple[nn.Module, int]:
-    """The model of a run folder or of an ONNX file of `unetv2 export`, and its image size.
+    """The model of `find_run`'s folder or of an ONNX file of `unetv2 export`, and its image size.
 
     Raises:
         FileNotFoundError, ValueError: as `load_run`; the file is damaged or not of
@@ -113,8 +113,8 @@ def predict(
     0 and 255, or class ids for several classes.
 
     Args:
-        run: a run folder, an ONNX file of `unetv2 export`, or a model with the side of its square
-            input.
+        run: a run folder, the name of published weights, an ONNX file of `unetv2 export`, or a
+            model with the side of its square input.
         images: files and folders; folders with all that is in them, hidden files left out.
             <folders> are those below what all of them have in common; <name> keeps the file's
             ending where two would get the same one.
@@ -297,10 +297,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         prog="unetv2 predict",
         description="Masks of images by a trained run: FOLDER/<name>_mask.png, "
         "0 and 255, or class ids.",
-        epilog="example: unetv2 predict outputs/runs/last photos --output masks --overlay",
+        epilog="example: unetv2 predict isic2017-thin+sdi photos --output masks --overlay",
     )
     parser.add_argument(
-        "run", help="folder that unetv2 train wrote, or an ONNX file of unetv2 export"
+        "run", help="folder that unetv2 train wrote, published weights, or an ONNX file of export"
     )
     parser.add_argument(
         "images", nargs="+", help="images, or folders of them (with all sub-folders)"
