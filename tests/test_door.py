@@ -388,6 +388,19 @@ def test_configs_name_what_exists_and_can_be_planned(name, monkeypatch, tmp_path
     assert len(planned.todo) == runs and planned.steps()
 
 
+def test_a_config_takes_from_its_base_what_it_does_not_say(tmp_path):
+    (tmp_path / "long.yaml").write_text("{models: [a], seeds: [0], run: {epochs: 9, lr: 0.1}}")
+    (tmp_path / "short.yaml").write_text("{base: long, seeds: [1], run: {epochs: 2}}")
+    found = plan.Config.read(tmp_path / "short.yaml")
+    assert found == {"models": ["a"], "seeds": [1], "run": {"epochs": 2, "lr": 0.1}}
+    (tmp_path / "third.yaml").write_text("{base: short}")
+    with pytest.raises(ValueError, match="its base short has itself a base: name long"):
+        plan.Config.read(tmp_path / "third.yaml")
+    (tmp_path / "third.yaml").write_text("{base: lonk}")
+    with pytest.raises(ValueError, match=r"base of third.yaml 'lonk'; did you mean 'long'"):
+        plan.Config.read(tmp_path / "third.yaml")
+
+
 def test_names_that_are_not_looked_up_exist():
     door.check(door.KNOWN, known={})
 

@@ -72,7 +72,29 @@ class Config(Params):
 
     @classmethod
     def read(cls, path: Path) -> dict[str, Any]:
-        """The mapping in the YAML file `path`, not yet checked; ValueError where it holds none."""
+        """The mapping in the YAML file `path`, not yet checked.
+
+        `base: NAME` takes what the file does not say from NAME.yaml beside it; of `run` each field.
+
+        Raises:
+            ValueError: no mapping; a base that is not there, or that has a base of its own.
+        """
+        values = cls._mapping(path)
+        name = values.pop("base", None)
+        if name is None:
+            return values
+        file = path.with_name(f"{name}.yaml")
+        if not file.is_file():
+            raise unknown(
+                f"base of {path.name}", str(name), [p.stem for p in path.parent.glob("*.yaml")]
+            )
+        base = cls._mapping(file)
+        if "base" in base:
+            raise ValueError(f"{path}: its base {name} has itself a base: name {base['base']}")
+        return base | values | {"run": (base.get("run") or {}) | (values.get("run") or {})}
+
+    @staticmethod
+    def _mapping(path: Path) -> dict[str, Any]:
         try:
             values = yaml.safe_load(path.read_text(encoding="utf-8"))
         except yaml.YAMLError as error:
