@@ -1,254 +1,148 @@
-"""Skip designs as drawings, read off the network itself: what is drawn is what is computed.
+"""Drawings of skip designs, in one grammar for networks and for the inside of a module.
 
-A row is a level, the finest on top. Grey squares: the encoder, going down; white squares: the
-decoder, going up. Between them, in the skip's colour of `plots.COLOURS`, all that the skip computes
-and every link that belongs to it. `nested` draws the UNet++ family as its papers do: nodes X^{i,j},
-three kinds of links, heads, and what pruning removes.
+Grey squares: the encoder, going down. White squares: the decoder, going up. Circles: the skip, in
+the colour that its model has everywhere (`plots.COLOURS`), and so is every link that belongs to it.
+White boxes with a coloured rim: single operations. Dashed arrows pool, thin ones upsample. A
+triangle is a head. A dashed square is a level without channels. What is not in use is pale.
 """
 
-import copy
+import re
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
-import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import FancyArrowPatch
+from matplotlib.patches import FancyArrowPatch, Rectangle
 
-from ..networks.family import NestedUNet
-from ..networks.thin import ThinUnet
-from ..skips import NestedSkip
-from ..skips.graph import graph, needed
-from .plots import COLOURS, OTHERS, STYLE, WIDTH
+from .designs import ADDITIONS, Design, Link, Mark, additions, inside, of
+from .plots import STYLE, WIDTH
 
-__all__ = ["LINKS", "Design", "draw", "family", "nested", "of"]
+__all__ = ["ADDITIONS", "PALE", "Design", "additions", "draw", "inside", "of"]
 
 GREY, FADED, PALE = "#777777", 0.22, "#D5D5D5"
-LINKS = {  # told apart without colour, too
-    "down": ("#0072B2", "--"),
-    "up": ("#D55E00", "-"),
-    "skip": ("black", ":"),
+ROW = 1.15  # a level, in units of a column
+LEGEND = {  # of a member of UNet++'s family
+    "encoder": {"marker": "s", "markerfacecolor": "#DDDDDD", "markeredgecolor": GREY},
+    "skip's node": {"marker": "o", "markerfacecolor": "#BBBBBB", "markeredgecolor": "#BBBBBB"},
+    "decoder": {"marker": "s", "markerfacecolor": "white", "markeredgecolor": GREY},
+    "head": {"marker": "v", "markerfacecolor": "black", "markeredgecolor": "black"},
+    "pooling": {"linestyle": "--", "color": GREY},
+    "upsampling": {"linestyle": "-", "color": GREY},
 }
-SIGNS = {"product": "×", "sum": "+", "concat": "c"}  # of Eq. 4 in SDI
-Node = tuple[str, int, int]  # ("f" encoder | "x" skip | "y" decoder, level from 1, column)
-
-
-@dataclass
-class Design:
-    """A drawing of nodes and links, in the colour of a skip.
-
-    Attributes:
-        nodes: place (x, in units of a column) and label of each node.
-        links: (from, to, whether it is part of the skip).
-    """
-
-    title: str
-    colour: str
-    nodes: dict[Node, tuple[float, str]] = field(default_factory=dict)
-    links: list[tuple[Node, Node, bool]] = field(default_factory=list)
-
-    def paths(self, source: Node, target: Node) -> int:
-        """The number of ways along the links from `source` to `target`.
-
-        As many terms has the gradient between them.
-        """
-        before = (a for a, b, _ in self.links if b == target)
-        return source == target or sum(self.paths(source, a) for a in before)
-
-
-def of(net: ThinUnet, title: str) -> Design:
-    """The design of a network with the thin decoder, whatever its skip, a reader's own too.
-
-    UNet++'s nodes are drawn as they are linked. Of any other skip there is a node for each level,
-    linked to the levels that its result depends on; a level that depends on itself alone is handed
-    across without one, as in U-Net's copy.
-    """
-    skip, last = net.decoder.skip, net.decoder.levels
-    design, dense = Design(title, _colour(net)), isinstance(skip, NestedSkip)
-    finest = last - len(skip.out_channels) + 1  # the finest level that has a skip
-    step, right = (1, 2 * last) if dense else (0.45, 5.2)
-    for i in range(1, last + 1):
-        design.nodes["f", i, 0] = ((i - 1) * step, f"$f_{i}$")
-    if dense:
-        ends = _nodes_of_unetpp(design, skip, finest)
-    else:
-        ends = _nodes_of_levels(design, net, finest, right / 2)
-    for i in range(1, last + 1):
-        design.nodes["y", i, 0] = (right - (i - 1) * step, f"$y_{i}$")
-        if i in ends:
-            design.links.append((ends[i], ("y", i, 0), True))
-        if i < last:
-            design.links.append((("f", i, 0), ("f", i + 1, 0), False))
-            design.links.append((("y", i + 1, 0), ("y", i, 0), False))
-    return design
-
-
-def _nodes_of_unetpp(design: Design, skip: NestedSkip, finest: int) -> dict[int, Node]:
-    """Draw UNet++'s nodes; the last node of each level, which the decoder takes."""
-
-    def node(i: int, j: int) -> Node:
-        return ("x" if j else "f", i + finest, j)
-
-    ends = {i + finest: node(i, 0) for i in range(len(skip.out_channels))}
-    for (i, j), inputs in sorted(skip.graph):
-        level = i + finest
-        design.nodes[node(i, j)] = (level - 1 + 2 * j, f"$x_{{{level}{j}}}$")
-        design.links += [(node(*source), node(i, j), True) for source, _ in inputs]
-        ends[level] = node(i, j)
-    return ends
-
-
-def _nodes_of_levels(design: Design, net: ThinUnet, finest: int, x: float) -> dict[int, Node]:
-    """Draw a node for each level that others reach; the node that the decoder takes."""
-    ends = {}
-    sign = SIGNS.get(getattr(net.decoder.skip, "combine", None), "s")
-    for i, sources in enumerate(_reach(net), start=finest):
-        ends[i] = ("f", i, 0)
-        if sources != [i - finest]:
-            ends[i] = ("x", i, 1)
-            design.nodes[ends[i]] = (x, sign)
-            design.links += [(("f", j + finest, 0), ends[i], True) for j in sources]
-    return ends
-
-
-def _reach(net: ThinUnet) -> list[list[int]]:
-    """For each level of the skip the levels that its result depends on, found by gradients."""
-    skip = copy.deepcopy(net.decoder.skip).eval()
-    count = len(skip.out_channels)
-    widths = [n for n in net.encoder.out_channels[1:] if n > 0][-count:]
-    maps = [torch.rand(1, n, 2 ** (count - i), 2 ** (count - i)) for i, n in enumerate(widths)]
-    maps = [m.requires_grad_() for m in maps]
-    found = []
-    for result in skip(maps):
-        gradients = torch.autograd.grad(result.sum(), maps, allow_unused=True, retain_graph=True)
-        found.append([j for j, gradient in enumerate(gradients) if gradient is not None])
-    return found
-
-
-def _colour(net: ThinUnet) -> str:
-    name = net.config.get("skip")  # a UnetV2 has none, for its skip is SDI
-    return COLOURS.get(name or ("sdi-released" if net.config["released"] else "sdi"), OTHERS[0])
-
-
-def family(member: str, depth: int, title: str) -> Design:
-    """A member of the UNet++ family with its own decoder, from `skips.graph`.
-
-    Its X^{i,j} keep the paper's indices.
-    """
-    design = Design(title, COLOURS["copy" if member in ("unet", "unet-e") else "nested"])
-    for (i, j), inputs in graph(member, depth):
-        node = ("x" if j else "f", i + 1, j)
-        design.nodes[node] = (i + 2 * j, f"{i},{j}")
-        for (a, b), kind in inputs:
-            design.links.append((("x" if b else "f", a + 1, b), node, kind == "skip"))
-    return design
 
 
 @mpl.rc_context(STYLE)
 def draw(
-    designs: Iterable[Design], columns: int = 3, focus: int | None = None, height: float = 2.4
+    designs: Iterable[Design],
+    columns: int = 3,
+    focus: int | None = None,
+    height: float = 2.4,
+    legend: bool | Mapping[str, str] = False,
 ) -> Figure:
-    """The designs side by side; with `focus` the links that enter other levels are pale."""
-    designs = list(designs)
-    fig, axes = _panels(len(designs), columns, height)
-    for ax, design in zip(axes, designs, strict=False):
-        _draw(design, ax, focus)
-        ax.set_title(textwrap.fill(design.title, 78 // columns))
-    return fig
-
-
-@mpl.rc_context(STYLE)
-def nested(
-    models: Mapping[str, NestedUNet],
-    keep: Sequence[Sequence[int]] | None = None,
-    columns: int = 2,
-    height: float = 2.7,
-) -> Figure:
-    """Members of the UNet++ family, by title, from each one's `graph`; black nodes carry a head.
+    """The designs side by side.
 
     Args:
-        keep: for each model the j of the heads in use; what these do not need is pale. None: all.
+        focus: a level; the skip's links that enter others are pale.
+        height: of a row of drawings, inches.
+        legend: name the marks, or (a mapping of name to colour) those colours.
     """
-    fig, axes = _panels(len(models), columns, height, more=0.3)
-    keep = keep or [model.columns for model in models.values()]
-    for ax, (title, model), heads in zip(axes, models.items(), keep, strict=False):
-        _draw_nested(model, ax, heads)
-        ax.set_title(title)
-    marks = []
-    for kind, name in {"down": "pooling", "up": "upsampling", "skip": "skip"}.items():
-        colour, line = LINKS[kind]
-        marks.append(Line2D([], [], color=colour, linestyle=line, label=name))
-    dot = {"marker": "o", "linestyle": "", "markersize": 9, "markeredgecolor": "black"}
-    for face, name in {"#DDDDDD": "encoder", "white": "decoder", "black": "with a head"}.items():
-        marks.append(Line2D([], [], markerfacecolor=face, label=name, **dot))
-    place = {"loc": "outside lower center", "ncols": 6}
-    fig.legend(handles=marks, handletextpad=0.4, columnspacing=1.4, **place)
+    designs = list(designs)
+    rows = -(-len(designs) // columns)
+    size = (WIDTH, height * rows + 0.3 * bool(legend))
+    fig, axes = plt.subplots(rows, columns, figsize=size, squeeze=False)
+    plt.close(fig)  # pyplot forgets it; the caller holds it
+    for ax in axes.flat:
+        ax.axis("off")
+    for ax, design in zip(axes.flat, designs, strict=False):
+        _draw(design, ax, focus)
+        ax.set_title(textwrap.fill(design.title, 78 // columns))
+    if legend:
+        fig.legend(handles=_legend(legend), loc="outside lower center", ncols=6, handletextpad=0.4)
     return fig
 
 
-def _panels(count: int, columns: int, height: float, more: float = 0) -> tuple[Figure, list[Axes]]:
-    """A figure with room for `count` drawings, which pyplot forgets."""
-    rows = -(-count // columns)
-    fig, axes = plt.subplots(rows, columns, figsize=(WIDTH, height * rows + more), squeeze=False)
-    plt.close(fig)
-    for ax in axes.flat:
-        ax.axis("off")
-    return fig, list(axes.flat)
+def _legend(wanted: bool | Mapping[str, str]) -> list[Line2D]:
+    if isinstance(wanted, Mapping):
+        return [Line2D([], [], color=c, linewidth=3, label=name) for name, c in wanted.items()]
+    looks = ({"linestyle": "", "markersize": 8} | look for look in LEGEND.values())
+    return [Line2D([], [], label=name, **look) for name, look in zip(LEGEND, looks, strict=True)]
 
 
 def _draw(design: Design, ax: Axes, focus: int | None) -> None:
-    place = {node: (x, -1.15 * node[1]) for node, (x, _) in design.nodes.items()}
-    for source, target, skip in design.links:
-        (x0, y0), (x1, y1) = place[source], place[target]
-        passed = sum(y == y0 == y1 and x0 < x < x1 for x, y in place.values())
-        bend = -(0.7 + 0.3 * passed) / (x1 - x0) if passed else 0  # over the nodes between
-        style = {"linewidth": 1.4, "color": design.colour}
-        if not skip:
-            style = {"linewidth": 1.1, "color": GREY}
-        elif focus not in (None, target[1]):
-            style["alpha"] = FADED
-        _arrow(ax, (x0, y0), (x1, y1), bend, shrinkA=7.5, shrinkB=8, **style)
+    place = {node: (mark.x, -ROW * mark.row) for node, mark in design.nodes.items()}
+    notes = [(x, -ROW * row) for x, row, _ in design.notes]
+    xs, ys = zip(*place.values(), *notes, strict=True)
+    above = 1 if design.heads else 0.5
+    ax.set(xlim=(min(xs) - 0.7, max(xs) + 0.7), ylim=(min(ys) - 0.6, max(ys) + above))
+    for link in design.links:
+        _link(ax, design, link, place, faded=focus is not None)
+    if focus is not None:
+        for link in design.links:
+            if link.kind == "skip" and link.target[1] == focus:
+                _link(ax, design, link, place)
+    for node, mark in design.nodes.items():
+        _node(ax, design, mark, place[node])
+    for node, colour in design.heads.items():
+        x, y = place[node]
+        ax.plot(x, y + 0.58, "v", color=colour, markersize=5, zorder=4)
+    for (x, y), (*_, text) in zip(notes, design.notes, strict=True):
+        ax.text(x, y, text, size=7.5, ha="center", va="center", color=GREY)
+
+
+def _link(ax: Axes, design: Design, link: Link, place: dict, faded: bool = False) -> None:
+    (x0, y0), (x1, y1) = place[link.source], place[link.target]
+    passed = sum(y == y0 == y1 and x0 < x < x1 for x, y in place.values())
+    bend = -(0.6 + 0.25 * passed) / (x1 - x0) / _stretch(ax) if passed else 0  # over those between
+    ours = link.kind == "skip" or link.colour is not None
+    colour = PALE if link.pale else link.colour or (design.colour if ours else GREY)
+    style = {"color": colour, "linewidth": 1.4 if link.kind == "skip" else 1.0}
+    style["linestyle"] = "--" if link.kind == "down" else "-"
+    if ours and faded:
+        style["alpha"] = FADED
+    source, target = design.nodes[link.source], design.nodes[link.target]
+    style |= {"shrinkA": _half(source), "shrinkB": 1 + _half(target)}
+    if target.kind == "whole":
+        (x1, y1), style["shrinkB"] = (x1 - 0.4, y0), 0  # straight into the tall box
+    style |= {"mutation_scale": 7, "connectionstyle": f"arc3,rad={bend}"}
+    ax.add_patch(FancyArrowPatch((x0, y0), (x1, y1), arrowstyle="-|>", **style))
+
+
+def _stretch(ax: Axes) -> float:
+    """A unit of x over a unit of y, on paper."""
+    width, height = (abs(b - a) for a, b in (ax.get_xlim(), ax.get_ylim()))
+    box, size = ax.get_position(), ax.figure.get_size_inches()
+    return (box.width * size[0] / width) / (box.height * size[1] / height)
+
+
+def _half(mark: Mark) -> float:
+    """About half the width of a node, points."""
+    letters = re.sub(r"[${}^_]", "", re.sub(r"\\[a-z]+", "x", mark.label))
+    return 3.5 + 2.2 * max(len(letters), 2 if mark.kind == "skip" else 1)
+
+
+def _node(ax: Axes, design: Design, mark: Mark, place: tuple[float, float]) -> None:
+    colour = mark.colour or design.colour
     looks = {  # face, edge, ink, shape
-        "f": ("#DDDDDD", GREY, "black", "square,pad=0.32"),
-        "x": (design.colour, design.colour, "white", "circle,pad=0.25"),
-        "y": ("white", GREY, "black", "square,pad=0.32"),
+        "encoder": ("#DDDDDD", GREY, "black", "square,pad=0.32"),
+        "skip": (colour, colour, "white", "circle,pad=0.2"),
+        "decoder": ("white", GREY, "black", "square,pad=0.32"),
+        "step": ("white", colour, "black", "round,pad=0.3"),
+        "gap": ("white", GREY, GREY, "square,pad=0.32"),
+        "whole": ("white", "none", "black", "square,pad=0"),
     }
-    for node, (_, label) in design.nodes.items():
-        _node(ax, place[node], label, *looks[node[0]], size=8)
-    xs, ys = zip(*place.values(), strict=True)
-    ax.set(xlim=(min(xs) - 0.7, max(xs) + 0.7), ylim=(min(ys) - 0.6, max(ys) + 1))
-
-
-def _draw_nested(model: NestedUNet, ax: Axes, keep: Sequence[int]) -> None:
-    kept = {node for node, _ in needed(model.graph, keep)}
-    for (i, j), inputs in model.graph:
-        there = (i, j) in kept
-        for (a, b), kind in inputs:
-            colour, line = LINKS[kind]
-            long = kind == "skip" and j - b > 1
-            bend = -0.4 / (j - b) - 0.1 if long else 0  # over the nodes between
-            style = {"color": colour if there else PALE, "linestyle": line}
-            _arrow(ax, (a + 2 * b, -a), (i + 2 * j, -i), bend, shrinkA=10, shrinkB=10, **style)
-        face, ink = ("white" if j else "#DDDDDD", "black")
-        if i == 0 and j in keep:
-            face, ink = "black", "white"
-        look = (face, "black", ink) if there else ("white", PALE, PALE)
-        _node(ax, (i + 2 * j, -i), f"$X^{{{i},{j}}}$", *look, "circle,pad=0.1", size=7.5)
-    last = model.config["depth"]
-    ax.set(xlim=(-0.6, 2 * last + 0.6), ylim=(-last - 0.45, 0.45 + 0.2 * last))
-
-
-def _arrow(ax: Axes, start: tuple, end: tuple, bend: float, **style) -> None:
-    style |= {"arrowstyle": "-|>", "mutation_scale": 7, "connectionstyle": f"arc3,rad={bend}"}
-    ax.add_patch(FancyArrowPatch(start, end, **style))
-
-
-def _node(
-    ax: Axes, place: tuple, label: str, face: str, edge: str, ink: str, shape: str, size: float
-) -> None:
+    face, edge, ink, shape = looks[mark.kind]
+    if mark.pale:
+        face, edge, ink = "white", PALE, PALE
     box = {"boxstyle": shape, "facecolor": face, "edgecolor": edge}
-    ax.text(*place, label, size=size, ha="center", va="center", color=ink, bbox=box)
+    box["linestyle"] = "--" if mark.kind == "gap" else "-"
+    if mark.kind == "whole":  # as tall as the drawing
+        (x, y), reach = place, ROW * (mark.row + 0.4)
+        ax.add_patch(
+            Rectangle((x - 0.4, y - reach), 0.8, 2 * reach, facecolor=face, edgecolor=GREY)
+        )
+    turn = 90 if mark.kind == "whole" else 0
+    text = {"size": 8, "ha": "center", "va": "center", "color": ink, "rotation": turn}
+    ax.text(*place, mark.label, bbox=box, **text)
