@@ -6,6 +6,7 @@ from torch import nn
 
 from unetv2.networks.peers.ege_unet import EGEUNet, HadamardAttention
 from unetv2.networks.peers.malunet import Bridge, ExternalAttention, MALUNet
+from unetv2.networks.peers.transfuse import SIZES, BiFusion, TransFuse
 from unetv2.training import losses
 
 
@@ -127,3 +128,87 @@ def test_ege_unet_reads_its_masks_whether_they_are_supervised_or_not():
         for head in model.mask_heads:
             head.weight.neg_()
         assert (model(x) - before).abs().max() > 1e-3
+
+
+# TransFuse ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("size", "published", "token"), [("s", 26_248_725, 384), ("l", 143_540_789, 768)]
+)
+def test_transfuse_has_the_published_count_but_for_the_unused_class_token(size, published, token):
+    with torch.device("meta"):
+        model = TransFuse(size=size, deep_supervision=True)
+    assert count(model) == published - token
+    assert len(model.transformer.vit.blocks) == {"s": 8, "l": 12}[size]
+
+
+def test_transfuse_takes_any_sides_of_whole_tokens():
+    model = TransFuse(classes=2, in_channels=1).eval()
+    with torch.no_grad():
+        for sides in ((192, 256), (64, 48)):
+            assert model(torch.zeros(1, 1, *sides)).shape == (1, 2, *sides)
+    with pytest.raises(ValueError, match="multiples of 16, not 64 x 40"):
+        model(torch.zeros(1, 1, 64, 40))
+    with pytest.raises(ValueError, match="unknown size of TransFuse 'm'"):
+        TransFuse(size="m")
+
+
+def test_transfuse_says_which_weights_a_folder_lacks(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no weights of resnet34"):
+        TransFuse(encoder_weights="imagenet", weights_dir=str(tmp_path))
+
+
+def test_transfuse_learns(monkeypatch):
+    monkeypatch.setitem(SIZES, "s", ("deit_tiny_patch16_224", 1, "resnet18"))
+    model, loss = TransFuse(deep_supervision=True).train(), losses.make("paper", 1)
+    x = torch.randn(2, 3, 64, 64)
+    mask = (x.mean(1, keepdim=True) > 0).float()
+    maps = model(x)
+    assert [m.shape for m in maps] == [(2, 1, 64, 64)] * 3
+    loss(maps, mask).backward()
+    assert all(p.grad is not None for p in model.parameters())
+    optimizer = torch.optim.AdamW(model.parameters(), 1e-3)
+    before = loss(model.train()(x), mask).item()
+    for _ in range(2):
+        optimizer.zero_grad()
+        loss(model(x), mask).backward()
+        optimizer.step()
+    assert loss(model(x), mask).item() < before
+
+
+def test_transfuse_places_its_tokens_by_interpolated_embeddings():
+    """Embeddings that grow along the columns still do so at twice as many columns."""
+    model = TransFuse().eval().transformer
+    nn.init.zeros_(model.vit.patch_embed.proj.weight)
+    nn.init.zeros_(model.vit.patch_embed.proj.bias)
+    with torch.no_grad():
+        model.position.copy_(torch.linspace(0, 1, 16).expand_as(model.position))
+    seen = []
+    model.vit.blocks.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].detach()))
+    model(torch.zeros(1, 3, 32, 512))
+    expected = torch.linspace(0, 1, 32).repeat(2)[:, None].expand(64, 384)
+    torch.testing.assert_close(seen[0][0], expected)
+
+
+def test_bifusion_joins_three_views():
+    """With silent gates g and t count half; the third view is of their product."""
+    block, g, t = BiFusion(8, 12, 2, 0.0).eval(), torch.randn(2, 8, 6, 6), torch.randn(2, 12, 6, 6)
+    for parameter in (*block.where.parameters(), *block.what[2].parameters()):
+        nn.init.zeros_(parameter)
+    seen = {}
+    for name in ("mix", "interact"):
+        hook = lambda _, inputs, name=name: seen.update({name: inputs[0].clone()})  # noqa: E731
+        getattr(block, name).register_forward_pre_hook(hook)
+    block(g, t)
+    torch.testing.assert_close(seen["mix"][:, :8], g / 2)
+    torch.testing.assert_close(seen["mix"][:, 8:20], t / 2)
+    torch.testing.assert_close(seen["interact"], block.of_g(g) * block.of_t(t))
+
+
+def test_bifusion_in_half_precision_holds_a_large_product():
+    block, x = BiFusion(8, 8, 2, 0.0), torch.randn(2, 8, 6, 6)
+    nn.init.constant_(block.of_g[1].weight, 1000.0)
+    nn.init.constant_(block.of_t[1].weight, 1000.0)
+    with torch.autocast("cpu", torch.float16):
+        assert block(x, x).isfinite().all()
