@@ -12,9 +12,9 @@ from safetensors.torch import save_file
 
 from unetv2 import create_model, list_models, networks
 from unetv2.networks import supervised
-from unetv2.networks.names import PYRAMID, parts
+from unetv2.networks.names import BINARY, PEERS, PYRAMID, parts
 
-THIN = [n for n in list_models() if not n.startswith(("smp-", "tmi-"))]
+THIN = [n for n in list_models() if n.startswith(("thin+", "unetv2"))]
 PLUGGED = [n for n in list_models() if n.endswith("+sdi")]
 SIZE = {"smp-pan": 128, "smp-pan+sdi": 128}  # PAN pools the last level three times
 
@@ -36,14 +36,15 @@ def trained_as(name, *args, **options):
 def test_forward_backward_and_logits_at_the_input_size(name):
     # PVT has no stride-2 level to be filled
     encoder = "tu-pvt_v2_b0" if name == "smp-unet-stride2" else "tu-test_resnet"
-    model = trained_as(name, encoder, classes=2, width=8)
+    classes = 1 if name in BINARY else 2
+    model = trained_as(name, encoder, classes=classes, width=8)
     x = image(SIZE.get(name, 64))
     outputs = model.train()(x)
     assert isinstance(outputs, list) == supervised(name)
     outputs = outputs if isinstance(outputs, list) else [outputs]
     sum(o.square().mean() for o in outputs).backward()
-    assert outputs[0].shape == (2, 2, *x.shape[2:])
-    if name in THIN:
+    assert outputs[0].shape == (2, classes, *x.shape[2:])
+    if name in THIN or name in PEERS:
         idle = [n for n, p in model.named_parameters() if p.grad is None]
         assert not idle, f"parameters that get no gradient: {idle}"
     with torch.inference_mode():

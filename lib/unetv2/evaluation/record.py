@@ -404,8 +404,9 @@ def _differences(records: Sequence[Mapping[str, Any]]) -> str:
     values = {}
     for record in records:
         params = _params(record)
-        family = networks.is_family(params.model)  # it has no encoder of smp or timm
-        unused = {"encoder", "encoder_weights"} if family else {"width", "batchnorm"}
+        unused = set() if networks.is_family(params.model) else {"width", "batchnorm"}
+        if networks.has_own_encoder(params.model):
+            unused |= {"encoder", "encoder_weights"}
         for name in names - unused:
             values.setdefault(name, set()).add(repr(getattr(params, name)))
         values.setdefault("the data", set()).add(record["fingerprint"])

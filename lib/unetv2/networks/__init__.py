@@ -10,6 +10,7 @@ _HOMES = {
     "for_run": "registry",
     "from_pretrained": "registry",
     "check_model": "names",
+    "has_own_encoder": "names",
     "is_family": "names",
     "label": "names",
     "list_models": "names",

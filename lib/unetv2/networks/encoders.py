@@ -2,6 +2,7 @@
 them.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from ..common.errors import unknown
 
 __all__ = ["IMAGENET", "UpsampledFirst", "check_name", "check_weights", "drop_path", "encoder"]
-__all__ += ["load_weights", "normalisation"]
+__all__ += ["levels", "load_weights", "normalisation"]
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean and deviation of RGB in [0, 1]
 
@@ -62,6 +63,21 @@ def encoder(
         raise OSError(
             f"the pretrained weights of {name} could not be downloaded ({error}); {cure}"
         ) from error
+
+
+def levels(channels: Sequence[int], strides: Sequence[int], who: str) -> list[int]:
+    """Of an encoder's `out_channels` (index k: stride 2 ** k) those at `strides`.
+
+    Raises:
+        ValueError: the encoder has no channels at one of them; `who` is named.
+    """
+    found = {2**k: n for k, n in enumerate(channels) if n > 0}
+    if missing := [stride for stride in strides if stride not in found]:
+        there = ", ".join(map(str, [stride for stride in found if stride > 1])) or "none"
+        reads = f"{who} reads the levels of strides {', '.join(map(str, strides))}"
+        lacks = f"the encoder has none of stride {', '.join(map(str, missing))} (it has {there})"
+        raise ValueError(f"{reads}, but {lacks}: choose an encoder that has them")
+    return [found[stride] for stride in strides]
 
 
 def drop_path(name: str, rate: float) -> dict[str, float]:

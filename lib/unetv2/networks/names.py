@@ -2,6 +2,7 @@
 
     thin+SKIP       U-Net v2's frame with any skip: `thin+copy`, `thin+nested`, `thin+sdi`, ...
     unetv2          what was published, as the paper writes it; unetv2-released: as its code does
+    pranet, ...     the methods that the papers compare with, as published: `PEERS`
     tmi-MEMBER      UNet++'s own family, without a pretrained encoder (the article in IEEE TMI)
     smp-ARCH        an architecture of segmentation-models-pytorch, plain
     smp-ARCH+SKIP   the same with a skip between encoder and decoder
@@ -19,7 +20,8 @@ from ..common.errors import unknown
 from ..skips import SKIPS, is_skip
 from ..skips import label as skip_label
 
-__all__ = ["Parts", "check_model", "is_family", "label", "list_models", "parts", "supervised"]
+__all__ = ["Parts", "check_model", "has_own_encoder", "is_family", "label", "list_models"]
+__all__ += ["parts", "supervised"]
 
 # smp's architectures that decode several levels. DPT's encoder hands out no pyramid; PSPNet and
 # DeepLabV3 read the last level alone.
@@ -51,6 +53,24 @@ FILLED = {  # smp's decoders over an encoder whose missing stride-2 level is fil
     "smp-unetplusplus-ds": "UNet++ (smp), supervised",
 }
 PUBLISHED = {"unetv2": "U-Net v2", "unetv2-released": "U-Net v2, released order"}
+
+PEERS = {  # what the papers compare with
+    "sanet": "SANet",
+    "pranet": "PraNet",
+    "polyp-pvt": "Polyp-PVT",
+    "transfuse-s": "TransFuse-S",
+    "transfuse-l": "TransFuse-L",
+    "malunet": "MALUNet",
+    "ege-unet": "EGE-UNet",
+}
+PUBLISHED_ENCODER = {  # of the peers that take any
+    "sanet": "tu-res2net50d",  # Res2Net-50 v1b, 26w x 4s
+    "pranet": "tu-res2net50d",
+    "polyp-pvt": "tu-pvt_v2_b2",
+}
+ONE_HEAD = {"sanet", "malunet"}  # peers without deep supervision
+BINARY = {"pranet", "ege-unet"}  # defined for one foreground
+RANDOM = {"malunet", "ege-unet"}  # nobody has pretrained their encoders
 
 AMBIGUOUS = {  # names that could mean three things each
     "unet": ("thin+copy", "smp-unet", "tmi-unet-l4"),
@@ -87,6 +107,7 @@ def list_models() -> list[str]:
     return [
         *(f"thin+{skip}" for skip in SKIPS),
         *PUBLISHED,
+        *PEERS,
         *FAMILY,
         *(f"smp-{arch}" for arch in PYRAMID),
         *(f"smp-{arch}+sdi" for arch in PYRAMID),
@@ -103,7 +124,7 @@ def check_model(name: str) -> None:
     found = parts(name)
     base = found.base if found else name
     bases = ["thin", *(f"smp-{arch}" for arch in PYRAMID)]
-    whole = {*PUBLISHED, *FAMILY, *FILLED, *(f"smp-{arch}" for arch in PYRAMID)}
+    whole = {*PUBLISHED, *PEERS, *FAMILY, *FILLED, *(f"smp-{arch}" for arch in PYRAMID)}
     if not (base in bases if found else name in whole):
         raise unknown("model", name, [*list_models(), "thin+module:Class"])
 
@@ -119,12 +140,19 @@ def supervised(name: str) -> bool:
         return found.deep_supervision
     if name in FAMILY:
         return "unet-l" not in name and name != "tmi-unet-wide" and not name.endswith("-nods")
+    if name in PEERS:
+        return name not in ONE_HEAD
     return name in PUBLISHED or name.endswith("-ds")
 
 
 def is_family(name: str) -> bool:
     """Whether `name` is one of UNet++'s own family, which has no encoder of smp or timm."""
     return name in FAMILY
+
+
+def has_own_encoder(name: str) -> bool:
+    """Whether `name` brings its encoder, so that one of smp or timm has no part in it."""
+    return name in FAMILY or name in PEERS.keys() - PUBLISHED_ENCODER.keys()
 
 
 def label(name: str) -> str:
@@ -134,7 +162,7 @@ def label(name: str) -> str:
         ValueError: an unknown name.
     """
     check_model(name)
-    if title := {**PUBLISHED, **FAMILY, **FILLED}.get(name):
+    if title := {**PUBLISHED, **PEERS, **FAMILY, **FILLED}.get(name):
         return title
     found = parts(name)
     if not found:

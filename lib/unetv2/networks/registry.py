@@ -1,6 +1,7 @@
 """Every model by its name (see `names`): this file chooses, the file of its kind builds."""
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,23 @@ from ..common.params import RunParams
 from . import any_smp, encoders
 from .any_smp import SupervisedUnet, UpsampledUnet, with_skip
 from .family import WIDE, NestedUNet
-from .names import FAMILY, FILLED, PUBLISHED, check_model, parts, supervised
+from .names import (
+    FAMILY,
+    FILLED,
+    ONE_HEAD,
+    PEERS,
+    PUBLISHED,
+    RANDOM,
+    check_model,
+    parts,
+    supervised,
+)
+from .peers.ege_unet import EGEUNet
+from .peers.malunet import MALUNet
+from .peers.polyp_pvt import PolypPVT
+from .peers.pranet import PraNet
+from .peers.sanet import SANet
+from .peers.transfuse import TransFuse
 from .thin import ThinUnet, UnetV2
 from .unetpp_smp import NestedUnetPlusPlus
 
@@ -27,6 +44,13 @@ MEMBERS = {  # options of NestedUNet
     "tmi-unet++-nods": {},
     "tmi-unet++-l2": {"depth": 2},
     "tmi-unet++-l3": {"depth": 3},
+}
+ON_ANY_ENCODER = {"sanet": SANet, "pranet": PraNet, "polyp-pvt": PolypPVT}
+WITH_THEIR_OWN = {
+    "transfuse-s": partial(TransFuse, size="s"),
+    "transfuse-l": partial(TransFuse, size="l"),
+    "malunet": MALUNet,
+    "ege-unet": EGEUNet,
 }
 
 
@@ -45,7 +69,7 @@ def create_model(
     """The model of that name, see `names`.
 
     Args:
-        encoder: for all but the tmi- models, which have their own.
+        encoder: for all but those that have their own: the tmi- models and some of `names.PEERS`.
         encoder_weights: "imagenet" or None. With `weights_dir` they come from that folder.
         deep_supervision: several heads, whose logits training returns as a list; `supervised(name)`
             says what the name is trained with. U-Net^e has no other form.
@@ -55,15 +79,25 @@ def create_model(
         drop_path: stochastic depth of the encoder, where it has that (PVT, ...).
 
     Raises:
-        ValueError: an unknown name or encoder; damaged weights; pretrained weights for a tmi-
-            model; weights from a folder for an image of other than three channels.
+        ValueError: an unknown name or encoder; damaged weights; pretrained weights for a model
+            that has none; several classes for a binary method; deep supervision of one head;
+            weights from a folder for an image of other than three channels.
         FileNotFoundError, OSError: weights that are not in the folder or cannot be downloaded.
     """
     check_model(name)
+    if encoder_weights is not None and (name in FAMILY or name in RANDOM):
+        how = "use encoder_weights=None (null in a config)"
+        raise ValueError(f"{name} has no pretrained encoder: {how}")
+    if deep_supervision and name in ONE_HEAD:
+        raise ValueError(f"{name} has one head and no deep supervision: build it without")
+    if name in WITH_THEIR_OWN:
+        own = {"classes": classes, "in_channels": in_channels}
+        if name not in RANDOM:
+            own |= {"encoder_weights": encoder_weights, "weights_dir": weights_dir}
+        model = WITH_THEIR_OWN[name](**own, deep_supervision=deep_supervision)
+        model.normalisation = encoders.IMAGENET
+        return model
     if name in FAMILY:
-        if encoder_weights is not None:
-            how = "use encoder_weights=None (null in a config)"
-            raise ValueError(f"{name} has no pretrained encoder: {how}")
         options = dict(MEMBERS[name])
         filters = [k * width // 32 for k in options.pop("filters", (32, 64, 128, 256, 512))]
         options |= {"norm": batchnorm, "dropout": 0.0 if batchnorm else 0.5}
@@ -98,6 +132,9 @@ def _assemble(name: str, settings: dict, deep_supervision: bool) -> nn.Module:
     if found and found.base == "thin":
         own = {"skip": found.skip, "decoder_channels": found.c, "skip_levels": found.levels}
         return ThinUnet(**settings, **own, deep_supervision=deep_supervision)
+    if name in PEERS:
+        own = {} if name in ONE_HEAD else {"deep_supervision": deep_supervision}
+        return ON_ANY_ENCODER[name](**settings, **own)
     if name in PUBLISHED:
         released = name == "unetv2-released"
         return UnetV2(**settings, released=released, deep_supervision=deep_supervision)
@@ -128,6 +165,7 @@ def from_pretrained(folder: str | Path) -> nn.Module:
         raise FileNotFoundError(f"{config} does not exist: save a model there with save_pretrained")
     settings = json.loads(config.read_text(encoding="utf-8"))
     ours = (UnetV2, ThinUnet, NestedUnetPlusPlus, SupervisedUnet, UpsampledUnet)
+    ours += tuple(ON_ANY_ENCODER.values())
     own = {cls.__name__: cls for cls in ours}
     encoder = settings.get("encoder_name", "")
     if "@" in encoder:

@@ -48,8 +48,8 @@ def facts(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     rows = {}
     for each in records:
         params = RunParams.make(each["params"])
-        own = networks.is_family(params.model)
-        encoder = f"own, {params.width} wide" if own else params.encoder
+        encoder = "own" if networks.has_own_encoder(params.model) else params.encoder
+        encoder += f", {params.width} wide" * networks.is_family(params.model)
         row = {
             "encoder": encoder + f" ({params.encoder_weights})" * bool(params.encoder_weights),
             "image size": params.image_size,

@@ -32,7 +32,7 @@ from torch import nn
 from torch.utils.data import ConcatDataset, DataLoader
 from tqdm.auto import tqdm
 
-from .. import data
+from .. import data, networks
 from ..common import env, files
 from ..common.params import RunParams
 from ..evaluation import metrics
@@ -244,7 +244,7 @@ def _try_size(model: nn.Module, params: RunParams) -> None:
         if _out_of_memory(error):
             raise
         reason = str(error).strip().splitlines()[0][:200]
-        own = params.model.startswith("tmi-")  # its encoder
+        own = networks.has_own_encoder(params.model)
         name = params.model if own else f"{params.model} on {params.encoder}"
         hint = f"try {s // 32 * 32} or {s // 32 * 32 + 32}"
         raise ValueError(f"image_size={s} cannot be used with {name} ({reason}); {hint}") from error
