@@ -55,7 +55,7 @@ make_venv() {  # .venv from the lock; the hash of lock and project in it says th
 }
 
 mode=""
-case "${1:-}" in test | lab) mode="$1"; shift ;; esac
+case "${1:-}" in test | lab | publish) mode="$1"; shift ;; esac
 if hosted; then use_hosted "$mode"; else make_venv; fi
 # glibc: keep freed memory, in large pages, for the next step; fetching it anew took up to a fifth of a training step on a CPU
 export GLIBC_TUNABLES="${GLIBC_TUNABLES:-glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=18446744073709551615:glibc.malloc.hugetlb=1}"
@@ -65,6 +65,7 @@ if [ "$mode" = test ]; then
     cd "$ROOT"
     exec "$PYTHON" -m pytest -n auto --dist loadgroup "$@"
 fi
+if [ "$mode" = publish ]; then exec "$PYTHON" "$ROOT/workflow/to_kaggle.py" "$@"; fi
 if [ "$mode" = lab ]; then exec "$PYTHON" -m jupyterlab "$ROOT/notebooks" "$@"; fi
 export PYTHONPATH="$PYTHONPATH:$PWD" # a reader's own skip, thin+my_module:MySkip, may lie here
 exec "$PYTHON" "$ROOT/workflow/door.py" "$@"

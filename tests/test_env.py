@@ -3,6 +3,7 @@
 import getpass
 import json
 import platform
+from pathlib import Path
 
 import pytest
 
@@ -47,6 +48,43 @@ def test_kaggle_data_is_found_by_marker_at_any_depth(monkeypatch, tmp_path, moun
     monkeypatch.delenv("DATA_DIR", raising=False)
     assert env.on_kaggle()
     assert env.data_dir() == tmp_path / mount
+
+
+@pytest.fixture
+def read_only(monkeypatch, tmp_path):
+    """A repository below Kaggle's read-only input, an attached dataset and the working folder."""
+    kaggle = tmp_path / "kaggle"
+    (kaggle / "input" / "lib" / "data" / "samples").mkdir(parents=True)
+    (kaggle / "input" / "some" / "one" / "outputs" / "results" / "records").mkdir(parents=True)
+    (kaggle / "working").mkdir()
+    monkeypatch.setattr(env, "root", lambda: kaggle / "input" / "lib")
+    monkeypatch.setattr(env, "KAGGLE_INPUT", kaggle / "input")
+    monkeypatch.setattr(env, "KAGGLE_WORKING", kaggle / "working")
+    monkeypatch.setenv("KAGGLE_KERNEL_RUN_TYPE", "Batch")
+    env._attached.cache_clear()
+    yield kaggle
+    env._attached.cache_clear()
+
+
+def test_kaggle_reads_what_is_attached_and_writes_to_the_working_folder(read_only):
+    attached = read_only / "input" / "some" / "one" / "outputs" / "results" / "records"
+    assert env.path("outputs/results/records") == attached
+    assert env.path("data/samples") == read_only / "input" / "lib" / "data" / "samples"
+    assert env.path("outputs/compare") == read_only / "working" / "outputs" / "compare"
+    mine = read_only / "working" / "outputs" / "results" / "records"
+    mine.mkdir(parents=True)
+    assert env.path("outputs/results/records") == mine, "what was written is found again"
+    assert env.path("/somewhere/else") == Path("/somewhere/else")
+    assert env.data_dir() == read_only / "working" / "data"
+
+
+def test_a_repository_that_cannot_be_written_leaves_outputs_in_the_current_folder(
+    monkeypatch, tmp_path
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(env.os, "access", lambda path, mode: False)
+    assert env.path("outputs/compare") == tmp_path / "outputs" / "compare"
+    assert env.path("outputs/results") == env.root() / "outputs" / "results"
 
 
 def test_description_is_json_and_names_no_person_or_place():

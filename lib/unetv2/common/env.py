@@ -50,7 +50,7 @@ MARKERS = (
     "isbi2012",
     "TestDataset",
 )
-OURS = ("outputs/results", "data/samples", "wheels")  # a part of this collection holds one of them
+OURS = ("outputs", "data/samples", "wheels")  # a part of this collection holds one of them
 KAGGLE_INPUT = Path("/kaggle/input")
 KAGGLE_WORKING = Path("/kaggle/working")
 
@@ -92,8 +92,10 @@ def path(setting: str | Path) -> Path:
     asked, top = Path(setting).expanduser(), home()
     if asked.is_absolute() or top == root():
         return root() / asked
-    places = (place / asked for place in (top, root(), *_attached()))
-    return next((place for place in places if place.exists()), top / asked)
+    for place in (top, root()):
+        if (place / asked).exists():
+            return place / asked
+    return next((part / asked for part in _attached() if (part / asked).exists()), top / asked)
 
 
 @cache

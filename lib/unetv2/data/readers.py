@@ -112,7 +112,7 @@ def _scan(name: str, root: Path) -> tuple[list[Pair], Problems]:
     """All pairs of one registry entry, in the first layout that has any file."""
     entry, searched = registry()[name], []
     if "samples_of" in entry:
-        root = env.root() / "data"
+        root = env.path("data/samples").parent
     for layout in entry["layouts"]:
         for base in (root / name / layout["root"], root / layout["root"]):
             searched += [str(base / part["images"]) for part in layout["pairs"]]
