@@ -46,6 +46,7 @@ examples:
   ./run_all.sh --datasets folder:PATH            your own images and masks
   ./run_all.sh --only 40                         one notebook (and what it needs)
   ./run_all.sh lab                               the notebooks in JupyterLab
+  ./run_all.sh publish DIR                       what the Kaggle client pushes
   ./run_all.sh test -k losses                    the tests; what follows goes to pytest
   ./run_all.sh -- --rerun-triggers mtime         what follows -- goes to snakemake
 
@@ -187,7 +188,7 @@ def check_weights(runs: list[Run]) -> None:
     from unetv2 import networks
     from unetv2.networks import encoders
 
-    own = [p for p in asked if not networks.is_family(p.model)]
+    own = [p for p in asked if not networks.has_own_encoder(p.model)]
     for encoder, folder in {(p.encoder, env.weights_dir(p.weights_dir)) for p in own}:
         networks.check_weights(encoder, folder)
         if folder is None:
