@@ -99,6 +99,12 @@ def test_identities_that_are_committed_stay():
     assert of() == "184af08f81e9"
 
 
+@pytest.mark.parametrize("model", ["tmi-unet++", "malunet", "transfuse-s"])
+def test_the_encoder_does_not_count_where_the_model_brings_its_own(model):
+    assert of(model=model) == of(model=model, encoder="resnet18")
+    assert of(model="pranet") != of(model="pranet", encoder="resnet18")
+
+
 def test_importing_it_loads_no_torch():
     code = "import sys, unetv2.evaluation.identity; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

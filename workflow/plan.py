@@ -62,6 +62,7 @@ class Config(Params):
     per_dataset: dict[str, dict[str, Any]] = Field(
         default_factory=dict, description="one dataset's"
     )
+    per_model: dict[str, dict[str, Any]] = Field(default_factory=dict, description="one model's")
     notebooks: dict[str, dict[str, Any]] = Field(
         default_factory=dict, description="by number, '20'"
     )
@@ -112,6 +113,7 @@ class Config(Params):
         """The parameters of one run; ValueError where the config gives what RunParams has not."""
         values = self.run | self.per_dataset.get(dataset, {})
         values |= self.family_run if model in self.family else {}
+        values |= self.per_model.get(model, {})
         return RunParams.make(values | {"dataset": dataset, "model": model, "seed": seed} | place)
 
 

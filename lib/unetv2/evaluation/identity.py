@@ -10,6 +10,7 @@ import json
 import re
 from typing import Any
 
+from .. import networks
 from ..common.params import PLACES, RunParams
 
 __all__ = ["AFTERWARDS", "TRAINING_VERSION", "deciding", "identity", "own_skip"]
@@ -24,10 +25,15 @@ AFTERWARDS = {"audit", "also_test", "studies"}  # measured on the weights, chang
 def deciding(params: RunParams) -> dict[str, Any]:
     """The parameters that decide what is trained, without those that have their default.
 
-    A default is left out so that a parameter added later supersedes nothing. Of `folder:PATH` the
-    folder's name stays: its content is in the fingerprint, and where it lies is not asked.
+    A default is left out so that a parameter added later supersedes nothing; so is the encoder of
+    smp or timm where the model brings its own. Of `folder:PATH` the folder's name stays: its
+    content is in the fingerprint, and where it lies is not asked.
     """
-    values = params.model_dump(exclude_defaults=True, exclude=set(PLACES) | AFTERWARDS)
+    without = set(PLACES) | AFTERWARDS
+    framed = params.model.startswith(("thin+", "smp-"))  # most are: names load torch
+    if not framed and networks.has_own_encoder(params.model):
+        without |= {"encoder"}
+    values = params.model_dump(exclude_defaults=True, exclude=without)
     kind, _, path = params.dataset.partition(":")
     if kind == "folder":
         values["dataset"] = "folder:" + path.replace("\\", "/").rstrip("/").rpartition("/")[2]
