@@ -28,6 +28,19 @@ def test_data_folder_setting_wins_over_variable(monkeypatch, tmp_path):
     assert env.weights_dir() is None
 
 
+def test_a_relative_data_folder_is_the_same_for_all(monkeypatch, tmp_path):
+    """As a parameter, in the environment, for a run and for the datasets: below the repository."""
+    from unetv2.data.readers import data_root
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()  # not this one
+    expected = env.root() / "data"
+    assert env.data_dir("data") == data_root("data") == expected
+    monkeypatch.setenv("DATA_DIR", "data")
+    assert env.data_dir() == data_root(None) == expected
+    assert data_root("data/not/there/yet") == expected / "not" / "there" / "yet"  # for a download
+
+
 @pytest.mark.parametrize(("kind", "find"), [("data", env.data_dir), ("weights", env.weights_dir)])
 def test_a_folder_that_is_not_there_is_one_clear_error(monkeypatch, tmp_path, kind, find):
     with pytest.raises(

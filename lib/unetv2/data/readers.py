@@ -54,11 +54,13 @@ def may_publish(name: str) -> bool:
 
 
 def data_root(data_dir: str | Path | None) -> Path:
-    """The folder of the datasets: the argument, else DATA_DIR, else as `env.data_dir`.
+    """The folder of the datasets as `env.data_dir` finds it, but it need not be there yet.
 
-    Absolute: what the data check keeps in the cache names files.
+    Absolute, and a relative one starts at the repository: what the data check keeps in the cache
+    names files.
     """
-    return Path(os.path.abspath(data_dir or os.environ.get("DATA_DIR") or env.data_dir()))
+    asked = data_dir or os.environ.get("DATA_DIR")
+    return Path(os.path.abspath(env.path(asked) if asked else env.data_dir()))
 
 
 def find(name: str, data_dir: str | Path | None = None, *, tests_only: bool = False) -> Source:
