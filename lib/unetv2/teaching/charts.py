@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from .plots import STYLE, WIDTH, label, palette
 
-__all__ = ["company", "depths", "doubt", "pruning", "ranked", "seeds", "waterfall"]
+__all__ = ["company", "depths", "pruning", "ranked", "seeds", "waterfall"]
 
 
 def _panels(rows: int, columns: int, height: float, **options):
@@ -171,27 +171,4 @@ def ranked(scores: pd.DataFrame, name: str) -> Figure:
     ax.set(xlabel=f"test images of '{name}', hardest first", ylabel="Dice (per image)")
     ax.set_ylim(-0.03, 1.03)
     fig.legend(ncols=4, loc="outside upper center", markerscale=8 / size)
-    return fig
-
-
-@mpl.rc_context(STYLE)
-def doubt(image: np.ndarray, truth: np.ndarray, maps: Mapping[str, np.ndarray]) -> Figure:
-    """Each model's probability of "object"; the outline of the truth is a thin line.
-
-    Shapes:
-        image (H, W, 3) uint8; truth and each of `maps` (H, W).
-    """
-    fig, axes = _panels(1, 1 + len(maps), 0.8 + 0.95 * WIDTH / (1 + len(maps)))
-    axes = axes[0]
-    axes[0].imshow(image)
-    for ax, (model, p) in zip(axes[1:], maps.items(), strict=True):
-        shown = ax.imshow(p, cmap="magma", vmin=0, vmax=1)
-        ax.set_title(label(model))
-    for ax in axes:
-        ax.set(xticks=[], yticks=[])
-        ax.spines[:].set_visible(False)
-        if 0 < np.count_nonzero(truth) < truth.size:
-            ax.contour(truth > 0, levels=[0.5], colors="#56B4E9", linewidths=0.7)
-    axes[0].set_title("image")
-    fig.colorbar(shown, ax=axes, shrink=0.8, label="probability", location="bottom", aspect=40)
     return fig

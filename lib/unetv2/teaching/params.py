@@ -120,4 +120,8 @@ class FigureParams(Params):
     data_dir: str | None = Field(None, description="folder that holds the downloaded datasets")
     image_size: Size = 64
     count: Positive = Field(2, description="images of a figure; twice as many in the cross-section")
+    published: list[str] = Field(
+        default_factory=list,
+        description="weights of this repository, shown on its samples; none named: all",
+    )
     output_dir: str = "outputs/figures"
