@@ -1,4 +1,4 @@
-"""Does our U-Net v2, as released, compute what the released code computes?
+"""Do our U-Net v2, as released, and its peers compute what the released code computes?
 
     python benchmarks/against_released.py --repo CLONE
 
@@ -7,6 +7,11 @@ of it is kept here. The released model's random weights are loaded into ours, ke
 the same images in training mode (batch statistics; stochastic depth off, being random) and in
 evaluation mode. Printed are the parameter counts, and the differences of logits, maps and
 gradients: the largest, and relative ones (`released.difference`).
+
+    python benchmarks/against_released.py --model pranet --repo CLONE [--out FILE]
+
+The same for a method that the papers compare with, in float64: CLONE is one of its authors' code
+(`peers_released.SIDES` says where that is). FILE holds an entry for each of them.
 
     python benchmarks/against_released.py --repo CLONE --speed [--device cuda] [--precision bf16]
         [--compile] [--threads 2] [--size 352] [--batch 16] [--repeats 9] [--steps 30] [--workers 4]
@@ -22,6 +27,7 @@ import argparse
 import sys
 from pathlib import Path
 
+import peers_released
 import per_processor
 import released
 import released_speed
@@ -125,6 +131,8 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add, switch = parser.add_argument, argparse.BooleanOptionalAction
+    models = ["unetv2", *peers_released.SIDES]
+    add("--model", choices=models, default="unetv2", help="whose code")
     add("--repo", type=Path, required=True, help="your clone of the released code")
     add("--size", type=int, default=256, help="side of the images")
     add("--out", type=Path, help="also write the result to this JSON file")
@@ -143,6 +151,10 @@ def main() -> int:
     args = parser.parse_args()
 
     torch.manual_seed(0)
+    if args.model != "unetv2":
+        if args.speed:
+            parser.error("--speed is for U-Net v2: leave --model out")
+        return peers_released.equality(args.model, args.repo, args.out)
     if args.speed:
         try:
             env.check_precision(env.device(args.device), args.precision)

@@ -103,12 +103,12 @@ def palette(names: Iterable[str]) -> dict[str, str]:
 
 
 def _wanted(name: str) -> str | None:
-    from ..networks.names import FAMILY, FILLED, PYRAMID, parts
+    from ..networks.names import FAMILY, FILLED, PEERS, PYRAMID, parts
 
     found = parts(name)
     if skip := found.skip if found else SKIP_OF.get(name):
         return COLOURS.get(skip)
-    for kind in (FAMILY, [*(f"smp-{arch}" for arch in PYRAMID), *FILLED]):
+    for kind in (FAMILY, [*(f"smp-{arch}" for arch in PYRAMID), *FILLED], PEERS):
         others = [model for model in kind if model not in SKIP_OF]
         if name in others:
             return OTHERS[others.index(name) % len(OTHERS)]
