@@ -165,6 +165,11 @@ class RunParams(Params):
         "unetpp",
         "unetpp-tmi",
         "unetpp-dlmia",
+        "pranet",
+        "polyp-pvt",
+        "sanet",
+        "transfuse",
+        "ege",
     ] = Field("paper", description="optimiser, schedule and loss, see unetv2.training.recipes")
     lr: float | None = Field(None, gt=0, description="peak learning rate; None: the recipe's")
     augment: Literal["none", "light", "strong"] = "light"

@@ -8,13 +8,14 @@ workers nor a resumed run changes it. The released U-Net v2 trains its polyp mod
 import os
 import random
 
+import cv2
 import numpy as np
 import torch
 
 from ..common.errors import unknown
 from .dataset import Split
 
-__all__ = ["AUGMENTATIONS", "MEAN", "STD", "TorchSplit", "denormalise"]
+__all__ = ["AUGMENTATIONS", "MEAN", "STD", "TorchSplit", "denormalise", "exchange_colours"]
 
 AUGMENTATIONS = ("none", "light", "strong")
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, what most encoders expect
@@ -54,6 +55,8 @@ class TorchSplit(torch.utils.data.Dataset):
             noise).
         binary: mask as float32 (1, S, S) in {0, 1}; else int64 (S, S) class ids.
         mean, std: of each channel, on the scale from 0 to 1: what the encoder was trained with.
+        colour_exchange: first give each image the colours of another of the split, drawn anew each
+            time (`exchange_colours`).
 
     Raises:
         ValueError: unknown augmentation.
@@ -67,10 +70,12 @@ class TorchSplit(torch.utils.data.Dataset):
         binary: bool = True,
         mean: tuple[float, ...] = MEAN,
         std: tuple[float, ...] = STD,
+        colour_exchange: bool = False,
     ):
         if augment not in AUGMENTATIONS:
             raise unknown("augmentation", augment, AUGMENTATIONS)
         self.split, self.seed, self.binary = split, seed, binary
+        self.colour_exchange = colour_exchange
         self.transform = _transform(augment, mean, std)
         self.epoch = torch.zeros(
             1, dtype=torch.int64
@@ -87,11 +92,28 @@ class TorchSplit(torch.utils.data.Dataset):
         # both or none
         rng = np.random.default_rng([self.seed, int(self.epoch), i])
         self.transform.set_random_state(rng, random.Random(int(rng.integers(2**32))))
-        item = self.transform(
-            image=np.array(self.split.images[i]), mask=np.array(self.split.masks[i])
-        )
+        image = np.array(self.split.images[i])
+        if self.colour_exchange:
+            image = exchange_colours(
+                image, np.array(self.split.images[int(rng.integers(len(self)))])
+            )
+        item = self.transform(image=image, mask=np.array(self.split.masks[i]))
         mask = item["mask"][None].float() if self.binary else item["mask"].long()
         return {"image": item["image"], "mask": mask, "index": i}
+
+
+def exchange_colours(image: np.ndarray, giver: np.ndarray) -> np.ndarray:
+    """SANet's colour exchange: `image` with the mean and deviation of `giver` in each LAB channel.
+
+    Both are uint8 RGB of any sizes. So a polyp's shape is learned apart from the colours of the
+    camera (arXiv:2108.00882, Section 2.1). Values beyond 0 to 255 are clipped; a channel that does
+    not vary gets the giver's mean.
+    """
+    lab, other = (cv2.cvtColor(x, cv2.COLOR_RGB2LAB).astype(np.float64) for x in (image, giver))
+    deviation = lab.std((0, 1))
+    gain = np.divide(other.std((0, 1)), deviation, np.zeros(3), where=deviation > 0)
+    lab = (lab - lab.mean((0, 1))) * gain + other.mean((0, 1))
+    return cv2.cvtColor(lab.round().clip(0, 255).astype(np.uint8), cv2.COLOR_LAB2RGB)
 
 
 def denormalise(image, mean: tuple[float, ...] = MEAN, std: tuple[float, ...] = STD) -> np.ndarray:

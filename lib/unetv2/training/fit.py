@@ -91,7 +91,7 @@ def fit(
         net, optimizer = accelerator.prepare(model, _optimizer(recipe, model, lr))
         history += _resume(run_dir, model, optimizer, accelerator)
     size, batches, train = _training_part(model, seg, params, accelerator.num_processes)
-    steps = batches * len(recipe.scales)
+    steps = recipe.steps(batches)
     bar = tqdm(
         total=steps * params.epochs,
         initial=steps * len(history),
@@ -107,11 +107,12 @@ def fit(
             loader = _loader(train, epoch, size, batches, params, accelerator)
             net.train()
             for step, (image, mask) in enumerate(
-                _scaled(loader, recipe.scales, accelerator.device)
+                _scaled(loader, recipe, accelerator.device, (params.seed, epoch))
             ):
-                rate = lr * (1 - (epoch + step / steps) / params.epochs) ** recipe.poly
-                for group in optimizer.param_groups:
-                    group["lr"] = rate
+                rate = lr * recipe.share((epoch + step / steps) / params.epochs)
+                factors = (1.0, recipe.encoder_rate)
+                for group, factor in zip(optimizer.param_groups, factors, strict=False):
+                    group["lr"] = rate * factor
                 optimizer.zero_grad()
                 loss = criterion(net(image), mask)
                 unread.append(loss.detach())
@@ -251,13 +252,21 @@ def _try_size(model: nn.Module, params: RunParams) -> None:
 
 
 def _optimizer(recipe: Recipe, model: nn.Module, lr: float) -> torch.optim.Optimizer:
-    """The recipe's optimiser over all parameters of the model."""
+    """The recipe's optimiser over all parameters of the model.
+
+    One group, or the encoder's apart, second, where the recipe gives it a rate of its own.
+    """
     options = {"lr": lr, "weight_decay": recipe.weight_decay, "fused": True}
     if recipe.momentum is None:
-        options["betas"] = (0.9, 0.999)
+        options["betas"] = recipe.betas
     else:
         options |= {"momentum": recipe.momentum, "nesterov": True}
-    return getattr(torch.optim, recipe.optimizer)(model.parameters(), **options)
+    groups, encoder = [list(model.parameters())], getattr(model, "encoder", None)
+    if recipe.encoder_rate != 1 and encoder is not None:
+        inside = set(encoder.parameters())
+        groups = [[p for p in groups[0] if p not in inside], list(encoder.parameters())]
+    groups = [{"params": group} for group in groups]
+    return getattr(torch.optim, recipe.optimizer)(groups, **options)
 
 
 def _training_part(model: nn.Module, seg: data.SegData, params: RunParams, processes: int):
@@ -267,6 +276,7 @@ def _training_part(model: nn.Module, seg: data.SegData, params: RunParams, proce
     mean, std = normalisation(model)
     passes = -(-batches * size // len(seg.train))
     options = {"binary": seg.logit_channels == 1, "mean": mean, "std": std}
+    options["colour_exchange"] = RECIPES[params.recipe].colour_exchange
     part = partial(data.TorchSplit, seg.train, params.augment, params.seed, **options)
     return size, batches, [part() for _ in range(passes)]
 
@@ -300,16 +310,31 @@ def _loader(
     )
 
 
-def _scaled(loader: DataLoader, scales: Sequence[float], device: torch.device):
-    """Each batch on `device` at each scale; resized masks are soft, as in the released code."""
+def _scaled(loader: DataLoader, recipe: Recipe, device: torch.device, seed: Sequence[int]):
+    """Each batch on `device` at each of the recipe's scales, or at one that is drawn.
+
+    Resized masks are soft, as in U-Net v2's released code; where a scale is drawn they are hard, as
+    in SANet's.
+    """
+    rng = np.random.default_rng([*seed, 1])  # the same draws in every process
     for batch in loader:
         image, mask = (batch[key].to(device, non_blocking=True) for key in ("image", "mask"))
-        for scale in scales:
+        drawn = recipe.chances and [rng.choice(recipe.scales, p=recipe.chances)]
+        for scale in drawn or recipe.scales:
             size = (max(32, round(image.shape[-1] * scale / 32) * 32),) * 2
             pair = (image, mask)
-            if scale != 1:
+            if scale != 1 and drawn:
+                pair = (F.interpolate(image, size, mode="bilinear"), _nearest(mask, size))
+            elif scale != 1:
                 pair = (F.interpolate(x, size, mode="bilinear", align_corners=True) for x in pair)
             yield tuple(pair)
+
+
+def _nearest(mask: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """A mask (N, 1, H, W) of floats or (N, H, W) of class ids at `size`."""
+    if mask.ndim == 4:
+        return F.interpolate(mask, size)
+    return F.interpolate(mask[:, None].float(), size)[:, 0].long()
 
 
 def _check_finite(values: list[float], epoch: int) -> None:

@@ -15,12 +15,21 @@ run over the batches of all processes, so that their number does not change the 
 | `unetpp`              | `hybrid`, form "code"         | 1 each, as UNet++ has it            |
 | `unetpp-tmi`          | `hybrid`, form "tmi"          | 1 each                              |
 | `unetpp-dlmia`        | `hybrid`, form "dlmia"        | 1 each                              |
+| `pranet`              | structure loss, as it ran     | 1 each                              |
+| `polyp-pvt`           | structure loss, as it ran     | the first two, 1 each               |
+| `sanet`               | `per_image`, no s above       | the first                           |
+| `transfuse`           | structure loss, as PraNet's   | .5, .3, .2                          |
+| `ege`                 | `per_image`                   | 1, .5, .4, .3, .2, .1               |
 
 The U-Net v2 paper names no loss. Its ISIC trainer used cross-entropy + 1.5 soft Dice over the
 batch, background left out, with the halved weights (they sum to 1 and let the finest map, the one
 that is evaluated, dominate): `released-isic`. `paper` keeps that with 1:1 in place of 1:1.5, the
 BCE + Dice of the ISIC line and of UNet++. Deviation: nnU-Net shrinks the labels to each map, we
 enlarge each map to the labels, so that small objects do not vanish from the coarse targets.
+
+Where a list is shorter than the weights, the first of them count; maps beyond the weights have
+none. EGE-UNet's weights are for its mask and those of its stages, the finest next; TransFuse's are
+for its finest map, the transformer's and its coarsest.
 
 UNet++'s printed equations hold only the positive term of the cross-entropy and are blind to false
 positives of one sigmoid channel. `unetpp-tmi` and `unetpp-dlmia` therefore see a binary mask as two
@@ -38,9 +47,20 @@ from ..common.errors import unknown
 from .processes import total
 from .recipes import RECIPES
 
-__all__ = ["NAMES", "ce_dice_loss", "hybrid", "make", "structure_loss"]
+__all__ = ["NAMES", "ce_dice_loss", "hybrid", "make", "per_image_loss", "structure_loss"]
 
 NAMES = tuple(RECIPES)
+STRUCTURE = ("released", "released-as-written", "pranet", "polyp-pvt", "transfuse")
+AS_WRITTEN = ("released-as-written", "transfuse")
+WEIGHTS = {  # of the maps, for the recipes that end their list
+    "released": (1.0, 1.0),
+    "released-as-written": (1.0, 1.0),
+    "polyp-pvt": (1.0, 1.0),
+    "sanet": (1.0,),
+    "transfuse": (0.5, 0.3, 0.2),
+    "ege": (1.0, 0.5, 0.4, 0.3, 0.2, 0.1),
+}
+EQUAL = ("unetpp", "unetpp-tmi", "unetpp-dlmia", "pranet")
 
 
 def ce_dice_loss(
@@ -51,15 +71,29 @@ def ce_dice_loss(
     D is the soft Dice with sums over batch and pixels and s = `smooth`. One channel: sigmoid and
     binary cross-entropy. K >= 2 channels: softmax, D averaged over channels 1..K-1.
     """
-    if logits.shape[1] == 1:
-        ce = F.binary_cross_entropy_with_logits(logits, mask)
-        p, y = logits.sigmoid(), mask
-    else:
-        ce = F.cross_entropy(logits, mask)
-        p = logits.softmax(1)[:, 1:]
-        y = F.one_hot(mask, logits.shape[1]).movedim(-1, 1)[:, 1:].to(p.dtype)
+    ce, p, y = _foreground(logits, mask)
     overlap, both = total((p * y).sum((0, 2, 3))), total((p + y).sum((0, 2, 3)))
     return ce + dice_weight * (1 - ((2 * overlap + smooth) / (both + smooth)).mean())
+
+
+def per_image_loss(logits: Tensor, mask: Tensor, above: float = 1.0) -> Tensor:
+    """Cross-entropy + mean of 1 - (2 sum(p y) + `above`) / (sum(p) + sum(y) + 1) over the images.
+
+    Sums over the pixels of one image, and of one channel but the background's. MALUNet and EGE-UNet
+    have 1 above; SANet 0, so that an image without an object costs 1 whatever is predicted.
+    """
+    ce, p, y = _foreground(logits, mask)
+    overlap, both = (p * y).sum((2, 3)), (p + y).sum((2, 3))
+    return ce + 1 - ((2 * overlap + above) / (both + 1)).mean()
+
+
+def _foreground(logits: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Cross-entropy, and probability and truth of the channels but the background's."""
+    if logits.shape[1] == 1:
+        return F.binary_cross_entropy_with_logits(logits, mask), logits.sigmoid(), mask
+    ce = F.cross_entropy(logits, mask)
+    p = logits.softmax(1)[:, 1:]
+    return ce, p, F.one_hot(mask, logits.shape[1]).movedim(-1, 1)[:, 1:].to(p.dtype)
 
 
 def structure_loss(logits: Tensor, mask: Tensor, as_written: bool = False) -> Tensor:
@@ -158,7 +192,7 @@ def make(name: str, classes: int) -> Callable[[Tensor | Sequence[Tensor], Tensor
     """
     if name not in NAMES:
         raise unknown("loss", name, NAMES)
-    structure = name in ("released", "released-as-written")
+    structure = name in STRUCTURE
     if structure and classes != 1:
         given = f"recipe {name!r} is defined for one foreground class, not {classes} channels"
         raise ValueError(f"{given}; use 'paper'")
@@ -169,11 +203,13 @@ def make(name: str, classes: int) -> Callable[[Tensor | Sequence[Tensor], Tensor
             size = mask.shape[-2:]
             logits = F.interpolate(logits, size, mode="bilinear", align_corners=False)
         if structure:
-            return structure_loss(logits, mask, as_written=name == "released-as-written")
+            return structure_loss(logits, mask, as_written=name in AS_WRITTEN)
         if name == "paper":
             return ce_dice_loss(logits, mask)
         if name == "released-isic":
             return ce_dice_loss(logits, mask, smooth=1e-5, dice_weight=1.5)
+        if name in ("sanet", "ege"):
+            return per_image_loss(logits, mask, above=0.0 if name == "sanet" else 1.0)
         form = name.partition("-")[2] or "code"
         if form != "code" and classes == 1:
             logits, mask = torch.cat([torch.zeros_like(logits), logits], 1), mask[:, 0].long()
@@ -181,15 +217,20 @@ def make(name: str, classes: int) -> Callable[[Tensor | Sequence[Tensor], Tensor
 
     def loss(outputs: Tensor | Sequence[Tensor], mask: Tensor) -> Tensor:
         maps = [outputs] if isinstance(outputs, Tensor) else list(outputs)
-        if structure:
-            first, *rest = maps
-            return sum(one(m, mask) for m in (_beside(first, rest[1:]), *rest[:1]))
-        if name.startswith("unetpp"):
-            return sum(one(m, mask) for m in maps)
-        halved = [0.5**i / (2 - 0.5 ** (len(maps) - 1)) for i in range(len(maps))]
-        return sum(w * one(m, mask) for w, m in zip(halved, maps, strict=True))
+        weights = _weights(name, len(maps))
+        maps[0] = _beside(maps[0], maps[len(weights) :])
+        return sum(w * one(m, mask) for w, m in zip(weights, maps, strict=False))
 
     return loss
+
+
+def _weights(name: str, maps: int) -> Sequence[float]:
+    """Weights of so many maps, fewer where the rest has none."""
+    if name in EQUAL:
+        return (1.0,) * maps
+    if name in WEIGHTS:
+        return WEIGHTS[name][:maps]
+    return [0.5**i / (2 - 0.5 ** (maps - 1)) for i in range(maps)]
 
 
 def _beside(first: Tensor, rest: Sequence[Tensor]) -> Tensor:

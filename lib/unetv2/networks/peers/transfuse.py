@@ -54,7 +54,8 @@ class TransFuse(nn.Module):
     in float32.
 
     Raises:
-        ValueError: an unknown size; damaged weights; sides that do not fit.
+        ValueError: an unknown size; damaged weights, or such from a folder for other than three
+            channels; sides that do not fit.
         FileNotFoundError, OSError: weights that are not in the folder or cannot be downloaded.
     """
 
@@ -73,6 +74,8 @@ class TransFuse(nn.Module):
         super().__init__()
         if size not in SIZES:
             raise unknown("size of TransFuse", size, SIZES)
+        if encoder_weights and weights_dir and in_channels != 3:
+            raise ValueError(f"weights from a folder are for 3 channels, not {in_channels}")
         transformer, blocks, resnet = SIZES[size]
         weights = (encoder_weights, weights_dir)
         self.cnn = _resnet(resnet, in_channels, *weights)
