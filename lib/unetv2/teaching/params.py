@@ -12,6 +12,7 @@ __all__ = [
     "EfficiencyParams",
     "FigureParams",
     "LessonParams",
+    "ReadingParams",
     "StartParams",
     "StudyParams",
 ]
@@ -106,6 +107,21 @@ class EfficiencyParams(Params):
     table4_encoder: str = Field("tu-pvt_v2_b2", description="of the audit of Table 4; the paper's")
     table4_size: Size = Field(256, description="of the audit of Table 4; the paper's")
     output_dir: str = "outputs/efficiency"
+
+
+class ReadingParams(Params):
+    """45_reading_the_paper: printed tables, and our own runs under their rules."""
+
+    datasets: Names = Field(
+        ["isic2017", "pranet"], description="whose committed records are read, where there are any"
+    )
+    models: Names = Field(
+        ["thin+copy", "thin+nested", "thin+sdi"], description="the first is the reference"
+    )
+    folders: list[str] = Field(
+        default_factory=list, description="of runs that join, <dataset>/<model>/s<seed>"
+    )
+    output_dir: str = "outputs/reading_the_paper"
 
 
 class FigureParams(Params):

@@ -14,7 +14,7 @@ from pathlib import Path
 from ..common.errors import unknown
 from .bounds import check_table, digits
 
-__all__ = ["LOWER", "check_table", "deny", "rows", "t_test"]
+__all__ = ["LOWER", "check_table", "deny", "rows", "sources", "t_test"]
 
 FILE = Path(__file__).with_name("published.yaml")  # a link to data/published.yaml
 LOWER = {"mae", "parameters", "memory", "flops"}  # the smaller the better
@@ -45,6 +45,11 @@ def rows(
             raise unknown("table", table, tables)
         found = [row for row in found if row["table"] == table]
     return [dict(row) for row in found if dataset in (None, row.get("dataset"))]
+
+
+def sources() -> dict[str, str]:
+    """{source: what it is}, in the order of the file."""
+    return dict(_book()["sources"])
 
 
 def deny() -> list[dict]:

@@ -1,32 +1,31 @@
 """Reading the papers: what is printed, what of it can be, and what stands out from luck.
 
-The first half reads the papers' tables (`published`), the second the records of our own runs: what
-choosing on the test set is worth, and what the protocol alone does to a score. Scores are in
-points, hundredths. The figures of both are in `reading_charts`.
+Tables of the printed rows (`published`), scores in points. `other_rules` has the part about our own
+runs, `reading_charts` the figures of both.
 """
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from ..common.params import RunParams
-from ..evaluation import metrics, record
-from ..evaluation.identity import deciding
 from . import published
 from .bounds import check_table, digits
-from .plots import label
 
-__all__ = ["PROTOCOLS", "choices", "effects", "ledger", "marks", "one_disc", "orders", "possible"]
-__all__ += ["protocols", "reruns", "scored", "sentences", "series", "with_background"]
+__all__ = ["LEVEL", "VERDICTS", "claims", "effects", "ledger", "marks", "possible", "reruns"]
+__all__ += ["with_background"]
 
-Record = Mapping[str, Any]
 LEVEL = 0.05  # of every test here, as in the UNet++ article
 SHOWN = {"dice": "Dice", "iou": "IoU", "score": "score", "mae": "MAE", "parameters": "M parameters"}
 SHOWN |= {"memory": "memory, MB", "flops": "FLOPs, G", "fps": "images a second"}
-SHOWN |= {"images": "images", "size": "size", "modality": "modality", "minutes": "minutes"}
+SHOWN |= {
+    "images": "images",
+    "size": "size",
+    "modality": "modality",
+    "provider": "provider",
+    "minutes": "minutes",
+}
 SHOWN |= {"epoch_seconds": "seconds an epoch", "less_time": "less time, %"}
 SHOWN |= {"less_memory": "less memory, %", "less_iou": "less IoU"}
 
@@ -53,12 +52,22 @@ def _block(rows: list[dict]) -> pd.DataFrame:
     table = pd.DataFrame(index=pd.Index([row.get("dataset", "") for row in rows], name="dataset"))
     table["model"] = [row.get("model", "") for row in rows]
     for key, title in SHOWN.items():
-        cells = [[row[k] for k in (key, f"{key}_sd") if k in row] for row in rows]
-        numbers = [n for cell in cells for n in cell if not isinstance(n, str)]
-        places = digits(numbers) if numbers else 0
-        table[title] = [" ± ".join(_spelled(n, places) for n in cell) for cell in cells]
+        table[title] = _column(rows, key)
     table["remark"] = [row["remark"] for row in rows]
     return table.loc[:, (table != "").any()]
+
+
+def _column(rows: list[dict], key: str) -> list[str]:
+    """The cells of a column, with the digits of the longest number of their dataset."""
+    cells = [[row[k] for k in (key, f"{key}_sd") if k in row] for row in rows]
+    of: dict[str, list] = {}
+    for row, cell in zip(rows, cells, strict=True):
+        of.setdefault(row.get("dataset"), []).extend(n for n in cell if not isinstance(n, str))
+    places = {dataset: digits(numbers) if numbers else 0 for dataset, numbers in of.items()}
+    return [
+        " ± ".join(_spelled(n, places[row.get("dataset")]) for n in cell)
+        for row, cell in zip(rows, cells, strict=True)
+    ]
 
 
 def _spelled(number: float | str, places: int) -> str:
@@ -91,6 +100,22 @@ def with_background(dice: float) -> float:
     The object's mean IoU is at most its mean Dice, the background's at most 100; all in points.
     """
     return (100 + dice) / 2
+
+
+def claims() -> pd.DataFrame:
+    """Every sentence that was checked: claim, where, verdict, evidence, note.
+
+    The verdict is "denied by the tables", "denied by the code", "holds" or "open".
+    """
+    table = pd.DataFrame(published.deny())
+    words = {(False, True): "denied by the tables", (False, False): "denied by the code"}
+    pairs = zip(table.holds, table.recomputed, strict=True)
+    table["verdict"] = [
+        "holds" if holds else "open" if holds is None else words[holds, recomputed]
+        for holds, recomputed in pairs
+    ]
+    table["evidence"] = table.evidence.map("; ".join)
+    return table[["claim", "where", "verdict", "evidence", "note"]]
 
 
 # What stands out from luck ------------------------------------------------------------------------
@@ -151,16 +176,16 @@ def _effect(ours: Mapping, other: Mapping, metric: str) -> dict[str, Any]:
     }
 
 
-VERDICTS = ("its row cannot be", "a tie", "not shown", "cannot be judged", "stands")
+VERDICTS = ("stands", "not shown", "no deviation", "a tie", "an impossible row")
 
 
 def marks(source: str, tables: Sequence[str]) -> pd.DataFrame:
     """What each mark "best" is worth: the best row of each dataset and score against the next.
 
-    Columns: table, dataset, score, best, value, `next`, gain; `sd`, the deviation of the best
-    row, printed there or elsewhere by the source (NaN: nowhere); `verdict`, one of VERDICTS. A mark
-    stands where a t test of two independent samples has p < 0.05; where the next row is printed
-    without a deviation it is lent that of the best.
+    Columns: table, dataset, score, best, value, `next`, gain; `sd`, the deviation of the best row,
+    printed there or elsewhere by the source; `verdict`, one of VERDICTS. A mark stands where a t
+    test of two independent samples has p < 0.05. Where the next row is printed without a deviation,
+    it is lent that of the best; where there is none at all, the mark cannot be judged.
     """
     wrong = possible()
     wrong = set(wrong.loc[wrong.finding != "", ["source", "dataset", "dice", "iou"]].agg(tuple, 1))
@@ -187,11 +212,11 @@ def _mark(rows: list[dict], metric: str, lent: Mapping, wrong: set) -> dict[str,
     sd = lent.get((best["dataset"], best["model"], metric), np.nan)
     pair = [row | {f"{metric}_sd": row.get(f"{metric}_sd", sd)} for row in (best, after)]
     if tuple(best.get(key) for key in ("source", "dataset", "dice", "iou")) in wrong:
-        verdict = "its row cannot be"
+        verdict = "an impossible row"
     elif not gain:
         verdict = "a tie"
     elif np.isnan(sd):
-        verdict = "cannot be judged"
+        verdict = "no deviation"
     else:
         verdict = "stands" if published.t_test(*pair, metric) < LEVEL else "not shown"
     shown = {"dataset": best["dataset"], "score": SHOWN[metric], "best": best["model"]}
@@ -216,215 +241,3 @@ def reruns() -> pd.DataFrame:
         if row["model"] == "U-Net v2"
     ]
     return pd.DataFrame(found).assign(gap=lambda table: table.rerun - table.printed)
-
-
-# Our own records ----------------------------------------------------------------------------------
-
-
-def series(records: Iterable[Record]) -> dict[str, list[Record]]:
-    """The records parted into those that may stand together: {"isic2017, 24 epochs": records}.
-
-    Within a series only model and seed differ. Where the dataset and length of two series are the
-    same, what else is not (an encoder, other files) joins the name.
-    """
-    groups: dict[str, list[Record]] = {}
-    for one in records:
-        groups.setdefault(json.dumps(_setting(one), sort_keys=True), []).append(one)
-    settings = sorted(map(json.loads, groups), key=lambda s: (s["dataset"], s["epochs"]))
-    found = {}
-    for setting in settings:
-        same = ("dataset", "epochs")
-        alike = [s for s in settings if all(s[key] == setting[key] for key in same)]
-        odd = [k for k in setting if len({str(s.get(k)) for s in alike}) > 1]
-        name = ", ".join([setting["dataset"], _many(setting["epochs"], "epoch")])
-        name += "".join(f", {key} {setting[key]}" for key in odd)
-        members = groups[json.dumps(setting, sort_keys=True)]
-        found[name] = sorted(members, key=lambda one: one["params"].get("seed", 0))
-    return found
-
-
-def _setting(one: Record) -> dict[str, Any]:
-    """What decides a training, but for model and seed."""
-    params = RunParams.make(one["params"])
-    kept = {key: getattr(params, key) for key in ("dataset", "epochs", "encoder", "image_size")}
-    kept |= {k: v for k, v in deciding(params).items() if k not in ("model", "seed")}
-    return kept | {"files": one["fingerprint"][:6], "version": one["training_version"]}
-
-
-def _many(number: int, noun: str) -> str:
-    return f"{number} {noun}{'s' * (number != 1)}"
-
-
-RULES = {"validation": "best on validation", "test": "best on the test set", "last": "last epoch"}
-
-
-def choices(parts: Mapping[str, Sequence[Record]]) -> pd.DataFrame:
-    """The test Dice of each audited run at three epochs: the one that validation chose, the best
-    one on the test set, and the last.
-
-    Args:
-        parts: from `series`.
-
-    Returns:
-        a row per run: series, model, seed, `validation`, `test` and `last` (points of Dice,
-        protocol per_image, mean over the test sets), `excess` = test - validation. Runs whose
-        test scores were not logged have no row.
-    """
-    found = []
-    for name, records in parts.items():
-        for one in records:
-            log = pd.DataFrame(one["log"])
-            if "test_dice" not in log or log.test_dice.isna().any():
-                continue
-            scores = 100 * log.test_dice
-            row = {"series": name, "model": one["params"]["model"], "seed": _seed(one)}
-            row |= {"validation": scores[log.val_dice.idxmax()], "test": scores.max()}
-            found.append(row | {"last": scores.iloc[-1]})
-    columns = ["series", "model", "seed", *RULES]
-    return pd.DataFrame(found, columns=columns).assign(excess=lambda t: t.test - t.validation)
-
-
-def _seed(one: Record) -> int:
-    return one["params"].get("seed", 0)
-
-
-def orders(chosen: pd.DataFrame) -> pd.DataFrame:
-    """The order of the models in each series under each rule, best first; over common seeds.
-
-    A row per series: seeds, `best on validation`, `best on the test set`, `last epoch`, and
-    `seeds that change`, in how many the first two rules order the models otherwise.
-    """
-    found = {}
-    for name, block in chosen.groupby("series", sort=False):
-        wide = block.pivot(index="seed", columns="model", values=list(RULES)).dropna()
-        row: dict[str, Any] = {"seeds": len(wide)}
-        if len(wide):
-            mean = wide.mean()
-            row |= {text: _order(mean[rule]) for rule, text in RULES.items()}
-            both = (wide.loc[seed] for seed in wide.index)
-            changed = sum(_order(scores["validation"]) != _order(scores["test"]) for scores in both)
-            row["seeds that change"] = changed
-        found[name] = row
-    return pd.DataFrame(found).T.rename_axis("series")
-
-
-def _order(scores: pd.Series) -> str:
-    return " > ".join(label(model) for model in scores.sort_values(ascending=False).index)
-
-
-def sentences(chosen: pd.DataFrame) -> list[str]:
-    """What choosing on the test set would have been worth: a sentence for each series."""
-    found = []
-    ordered = orders(chosen)
-    for name, block in chosen.groupby("series", sort=False):
-        models = block.groupby("model", sort=False)
-        each = models.excess.mean()
-        gains = ", ".join(f"{gain:.2f} to {label(model)}" for model, gain in each.items())
-        text = f"{name}: choosing on the test set would have added {gains}"
-        text += f" (at most {block.excess.max():.2f} to one run)"
-        if len(each) > 1 and ordered.seeds[name]:
-            means = block.groupby("model").validation.mean()
-            row = ordered.loc[name]
-            same = row[RULES["validation"]] == row[RULES["test"]]
-            text += f"; the models lie {means.max() - means.min():.2f} apart. The order of the "
-            text += f"means over {_many(row.seeds, 'common seed')} "
-            text += "stays" if same else f"changes to {row[RULES['test']]}"
-            text += f"; that within a seed changes in {row['seeds that change']} of {row.seeds}"
-        found.append(text + ".")
-    return found
-
-
-PROTOCOLS = {  # title: (block of the record's summary, Dice's name there, IoU's)
-    "per image": ("per_image", "dice", "iou"),
-    "own size": ("own", "dice", "iou"),
-    "one matrix": ("global", "dice", "iou"),
-    "with background": None,
-    "256 thresholds": ("pranet", "dice", "iou"),
-    "best of 256": ("pranet", "dice_max", "iou_max"),
-}
-
-
-def protocols(parts: Mapping[str, Sequence[Record]]) -> pd.DataFrame:
-    """The same masks under every protocol: series, test, model, seed, protocol, dice, iou.
-
-    "with background" is the mean of the object's and the background's score of each image, at the
-    network's size; it has no row where there are several classes.
-    """
-    found = []
-    for name, records in parts.items():
-        for one in records:
-            of = {"series": name, "model": one["params"]["model"], "seed": _seed(one)}
-            for test, block in one["tests"].items():
-                scores = {p: _summarised(block, one, where) for p, where in PROTOCOLS.items()}
-                for protocol, pair in scores.items():
-                    if pair is not None:
-                        row = of | {"test": test, "protocol": protocol}
-                        found.append(row | dict(zip(("dice", "iou"), pair, strict=True)))
-    return pd.DataFrame(
-        found, columns=["series", "test", "model", "seed", "protocol", "dice", "iou"]
-    )
-
-
-def _summarised(block: Mapping, one: Record, where: tuple | None) -> Sequence[float] | None:
-    if where:
-        protocol, *names = where
-        return [100 * block["summary"][protocol][name] for name in names]
-    counts = record.counts(block)
-    if counts.shape[1] > 1:
-        return None
-    pixels = RunParams.make(one["params"]).image_size ** 2
-    return 100 * np.mean([_two_classes(*image, pixels) for image in counts[:, 0]], axis=0)
-
-
-def _two_classes(tp: int, fp: int, fn: int, pixels: int) -> np.ndarray:
-    """Dice and IoU, each the mean of object and background."""
-    pairs = metrics.dice_iou(tp, fp, fn), metrics.dice_iou(pixels - tp - fp - fn, fn, fp)
-    return np.mean(pairs, axis=0)
-
-
-# A scene to see it on -----------------------------------------------------------------------------
-
-
-def one_disc(
-    radius: float, off: float, soft: float, side: int = 96
-) -> tuple[np.ndarray, np.ndarray]:
-    """A disc in the middle of an image, and a prediction of it that stands `off` pixels aside.
-
-    Returns:
-        truth (side, side) bool, and the probabilities p (side, side), which fall from 1 to 0 within
-        some `soft` pixels of the edge. p >= 0.5 is the same mask for every `soft`.
-
-    Raises:
-        ValueError: `soft` is not above 0.
-    """
-    if soft <= 0:
-        raise ValueError(f"soft is {soft}; it is a width in pixels, above 0")
-    y, x = np.mgrid[:side, :side] - (side - 1) / 2
-    inside = radius - np.hypot(x - off, y)
-    return np.hypot(x, y) <= radius, 1 / (1 + np.exp(-inside / soft))
-
-
-def scored(pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> pd.DataFrame:
-    """Dice and IoU of (truth, probabilities) of one size under each of PROTOCOLS, in points.
-
-    "own size" is left out: these images have one size.
-
-    Raises:
-        ValueError: no pair.
-    """
-    pairs = list(pairs)
-    if not pairs:
-        raise ValueError("nothing to score: give pairs of a mask and probabilities")
-    counts = np.array([metrics.counts(p >= 0.5, truth) for truth, p in pairs])
-    curves = [metrics.threshold_scores(metrics.eight_bit(p), truth) for truth, p in pairs]
-    curve = np.mean(curves, axis=0)
-    found = {
-        "per image": np.mean([metrics.dice_iou(*image) for image in counts], axis=0),
-        "one matrix": metrics.dice_iou(*counts.sum(0)),
-        "with background": np.mean(
-            [_two_classes(*c, truth.size) for c, (truth, _) in zip(counts, pairs, strict=True)], 0
-        ),
-        "256 thresholds": curve.mean(1),
-        "best of 256": curve.max(1),
-    }
-    return 100 * pd.DataFrame(found, ["Dice", "IoU"]).T

@@ -1,4 +1,4 @@
-"""Figures of 45_reading_the_paper, from the tables of `reading`.
+"""Figures of 45_reading_the_paper, from the tables of `reading` and `other_rules`.
 
 As in `plots`: a function builds its figure and returns it, and a model has one colour in all.
 """
@@ -11,10 +11,12 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from .plots import STYLE, WIDTH, label, palette
-from .reading import LEVEL, PROTOCOLS, RULES
+from ..evaluation import metrics
+from .other_rules import PROTOCOLS, RULES
+from .plots import STYLE, WIDTH, grid, label, overlay, palette
+from .reading import LEVEL
 
-__all__ = ["chosen", "gains", "matrix", "plane", "under_protocols"]
+__all__ = ["chosen", "gains", "matrix", "plane", "scene", "under_protocols"]
 
 WRONG, FINE = "#D55E00", "#0072B2"  # what cannot be, and what can
 SETS = {"isbi2012": "EM", "dsb2018": "nuclei", "isic2017": "ISIC 2017", "isic2018": "ISIC 2018"}
@@ -29,7 +31,7 @@ def plane(rows: pd.DataFrame) -> Figure:
     Args:
         rows: of `reading.possible`.
     """
-    fig, (ax, near) = plt.subplots(1, 2, figsize=(WIDTH, 4.4), width_ratios=(1.35, 1))
+    fig, (ax, near) = plt.subplots(2, 1, figsize=(WIDTH, 7.4), height_ratios=(4.3, 3.1))
     plt.close(fig)
     iou = np.linspace(30, 100, 200)
     most = 200 * iou / (100 + iou)
@@ -38,16 +40,25 @@ def plane(rows: pd.DataFrame) -> Figure:
     ax.plot(iou, iou, color="black", linewidth=0.9)
     wrong = rows[rows.finding != ""]
     fine = rows[rows.finding == ""]
-    ax.plot(fine.iou, fine.dice, "o", color=FINE, alpha=0.55, markersize=4, markeredgewidth=0)
-    ax.plot(wrong.iou, wrong.dice, "X", color=WRONG, markersize=8, markeredgecolor="white")
+    one = fine.protocol == "global"
+    ax.plot(fine.iou[~one], fine.dice[~one], "o", color=FINE, fillstyle="none", markersize=4.5)
+    ax.plot(fine.iou[one], fine.dice[one], "o", color=FINE, markersize=4.5)
+    ax.plot(wrong.iou, wrong.dice, "X", color=WRONG, markersize=9, markeredgecolor="white")
     _named(ax, wrong)
-    ax.text(32, 64, "Dice =\n2 IoU / (1 + IoU)", color=FINE)
-    ax.text(52, 46, "Dice = IoU")
-    ax.text(72, 36, "no masks are here", color=WRONG)
-    ax.text(33, 82, "nor here", color=WRONG)
-    ax.set(xlim=(30, 128), ylim=(30, 101), xlabel="IoU, points", ylabel="Dice, points")
+    ax.text(32, 74, "Dice = 2 IoU / (1 + IoU)", color=FINE)
+    ax.text(55, 51, "Dice = IoU")
+    ax.text(79, 58, "no masks are here", color=WRONG)
+    ax.text(32, 88, "nor here", color=WRONG)
+    ax.set(xlim=(30, 114), ylim=(30, 101), xlabel="IoU, points", ylabel="Dice, points")
     ax.set_xticks(range(30, 101, 10))
-    ax.set_title("printed rows with both scores", loc="left")
+    looks = {"one confusion matrix": "full", "means, or unclear": "none"}
+    marks = [
+        mpl.lines.Line2D([], [], marker="o", color=FINE, fillstyle=f, linewidth=0, label=text)
+        for text, f in looks.items()
+    ]
+    marks.append(mpl.lines.Line2D([], [], marker="X", color=WRONG, linewidth=0, label="cannot be"))
+    ax.legend(handles=marks, loc="lower left", bbox_to_anchor=(0.3, 0))
+    ax.set_title("every printed row with both scores", loc="left")
     _misses(near, rows[rows.protocol == "global"])
     return fig
 
@@ -59,12 +70,13 @@ def _named(ax, wrong: pd.DataFrame) -> None:
         looks = {"color": WRONG, "fontsize": 8, "va": "center"}
         looks["arrowprops"] = {"arrowstyle": "-", "color": WRONG, "linewidth": 0.6}
         text = row.model + ", Drishti" * (row.dataset == "drishti-gs")
-        place = (34, 92)
+        place = (64, 97)
         if row.dice < row.iou:
             height = min(height - 4.5, row.dice)
-            place = (103, height)
+            place = (101.5, height)
         else:
-            text += f",\n{SETS.get(row.dataset, row.dataset)}"
+            text += f", {SETS.get(row.dataset, row.dataset)}"
+            looks["ha"] = "right"
         ax.annotate(text, (row.iou, row.dice), xytext=place, **looks)
 
 
@@ -81,7 +93,7 @@ def _misses(ax, rows: pd.DataFrame) -> None:
     logs = [" (log)" * (source == "unetv2-logs") for source in rows.source]
     ax.set_yticks(places, map("".join, zip(names, logs, strict=True)), fontsize=7.5)
     ax.set(xlabel="Dice above the curve, points", xlim=(-0.03, 0.15), ylim=(-0.7, len(rows) - 0.3))
-    ax.set_title("rows of one confusion matrix", loc="right")
+    ax.set_title("rows of one confusion matrix, against the curve", loc="left")
 
 
 @mpl.rc_context(STYLE)
@@ -124,13 +136,24 @@ def matrix(tables: dict[str, pd.DataFrame]) -> Figure:
     return fig
 
 
+def _nothing(text: str) -> Figure:
+    """What stands in place of a chart until there is something to draw."""
+    fig, ax = plt.subplots(figsize=(WIDTH, 0.6))
+    plt.close(fig)
+    ax.axis("off")
+    ax.text(0.5, 0.5, text, ha="center", va="center")
+    return fig
+
+
 @mpl.rc_context(STYLE)
 def chosen(table: pd.DataFrame) -> Figure:
     """The test Dice of each run at the epoch of each rule; a chart for each series.
 
     Args:
-        table: of `reading.choices`.
+        table: of `other_rules.choices`.
     """
+    if not len(table):
+        return _nothing("no audited run has a record yet")
     names = list(dict.fromkeys(table.series))
     columns = min(3, len(names))
     rows = -(-len(names) // columns)
@@ -169,13 +192,34 @@ def _place(order: list[str]):
     return lambda value: order.index(value) if value in order else value
 
 
+def scene(names: list[str], sharp: list[tuple], soft: list[tuple]) -> Figure:
+    """Each image's mask with its counts, and the two maps of probabilities that it came from.
+
+    Args:
+        names: of the images.
+        sharp, soft: (truth, p) of each, as `other_rules.one_disc`; one mask at p >= 0.5.
+    """
+    rows, captions = [], []
+    for (truth, p), (_, q) in zip(sharp, soft, strict=True):
+        grey = np.full((*truth.shape, 3), 90, np.uint8)
+        rows.append([overlay(grey, truth, p >= 0.5), p, q])
+        counts = metrics.counts(p >= 0.5, truth)
+        dice, iou = metrics.dice_iou(*counts)
+        text = "TP {}, FP {}, FN {}: ".format(*counts)
+        captions.append([f"{text}Dice {dice:.2f}, IoU {iou:.2f}", "", ""])
+    titles = ["the mask, p ≥ 0.5", "p, sharp edge", "p, soft edge"]
+    return grid(rows, titles, names, captions, legend=True)
+
+
 @mpl.rc_context(STYLE)
 def under_protocols(table: pd.DataFrame) -> Figure:
     """The scores of the same masks under each protocol: thin a run, thick the mean of a model.
 
     Args:
-        table: of `reading.protocols`, of one series; a row of charts for each test set.
+        table: of `other_rules.protocols`, of one series; a row of charts for each test set.
     """
+    if not len(table):
+        return _nothing("no run has a record yet")
     tests = list(dict.fromkeys(table.test))
     fig, axes = plt.subplots(
         len(tests), 2, figsize=(WIDTH, 3.1 * len(tests) + 0.4), squeeze=False, sharex=True
@@ -207,15 +251,18 @@ def gains(table: pd.DataFrame, reference: str) -> Figure:
     """The difference to the reference under each protocol: a dot for each seed, a bar their mean.
 
     Args:
-        table: of `reading.protocols`, of one series.
+        table: of `other_rules.gains`, of one series.
+        reference: what the differences are against.
     """
+    if not len(table):
+        return _nothing(f"no pair of runs with {label(reference)} has records yet")
     names = [name for name in PROTOCOLS if name in set(table.protocol)]
-    of_runs = table.groupby(["model", "seed", "protocol"]).dice.mean().unstack()[names]
-    colours = {m: c for m, c in palette(table.model).items() if m != reference}
+    of_runs = table.pivot(index=["model", "seed"], columns="protocol", values="gain")[names]
+    colours = palette(table.model)
     fig, ax = plt.subplots(figsize=(WIDTH, 2.6))
     plt.close(fig)
     for i, (model, colour) in enumerate(colours.items()):
-        found = (of_runs.loc[model] - of_runs.loc[reference]).dropna()
+        found = of_runs.loc[model]
         x = np.arange(len(names)) + 0.24 * (i - (len(colours) - 1) / 2)
         for gain in found.to_numpy():
             ax.plot(x, gain, "o", color=colour, alpha=0.6, markersize=4)
