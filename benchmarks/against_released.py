@@ -13,14 +13,16 @@ gradients: the largest, and relative ones (`released.difference`).
 The same for a method that the papers compare with, in float64: CLONE is one of its authors' code
 (`peers_released.SIDES` says where that is). FILE holds an entry for each of them.
 
-    python benchmarks/against_released.py --repo CLONE --speed [--device cuda] [--precision bf16]
-        [--compile] [--threads 2] [--size 352] [--batch 16] [--repeats 9] [--steps 30] [--workers 4]
-        [--out FILE]
+    python benchmarks/against_released.py [--repo CLONE] --speed [--device cuda] [--precision bf16]
+        [--equal] [--compile] [--threads 2] [--size 352] [--batch 16] [--repeats 9] [--steps 30]
+        [--workers 4] [--out FILE]
 
-How fast: training (its own data path, forward, loss, backward, clipping, optimiser step) and
-inference at batch 1, of the released code as it is (float32), of ours with the fast options, and of
-smp's U-Net and UNet++ with the encoder, loop and options of ours. `released_speed.py` has the sides
-and says what a turn is. FILE holds a list with a result for each processor.
+How fast: training (its own data path, forward, loss, backward, clipping, optimiser step), the same
+without loading, and inference at batch 1, of the released code as it is (float32), of ours with the
+fast options, and of smp's U-Net and UNet++ with the encoder, loop and options of ours; on a GPU
+also of MONAI's FlexibleUNet, smp's U-Net and ours with a ResNet-50. Without a clone ours is the
+reference. `released_speed.py` has the sides and says what a turn is. FILE holds a list with a
+result for each processor.
 """
 
 import argparse
@@ -46,23 +48,25 @@ def speed(args: argparse.Namespace) -> int:
         print(f"--compile is left out: {problem}")
         args.compile = False
     rows, differences = released_speed.compare(args)
-    limit = 1e-3 if args.precision == "bf16" else TOLERANCE
-    print("logits, relative difference from the released ones in float32:")
-    print(f"ours {differences['ours']:.1e}, {limit:g} allowed;")
-    print(f"the released model in precision {args.precision!r} {differences['released']:.1e}")
+    near = _near(differences, args)
+    first = next(iter(rows))
     for name, row in rows.items():
         form = "{} {:.2f} [{:.2f}, {:.2f}]"
-        works = ("inference", "training")
+        works = ("inference", "training", "step")
         times = "; ".join(form.format(work, *row[f"{work}_ratio"]) for work in works)
         memory = f"kept {row['kept_ratio']:.2f}; peak {row['peak_ratio']:.2f}"
-        print(f"{name:29s} {times}; {memory} of the released")
+        print(f"{name:29s} {times}; {memory} of {first}")
         if "images_per_s" in row:
             milliseconds, images = row["inference_ms"][0], row["images_per_s"][0]
             print(f"{'':29s} {milliseconds:.1f} ms, {images:.1f} images/s")
     if args.out:
-        given = ("CLONE" if Path(a) == args.repo else a for a in sys.argv[1:])
-        options = ("device", "precision", "channels_last", "compile", "threads", "size", "batch")
-        options += ("repeats", "steps", "workers")
+        shown = {str(args.repo): "CLONE"}
+        if args.out.is_absolute():
+            shown[str(args.out)] = args.out.name
+        given = (shown.get(a, a) for a in sys.argv[1:])
+        options = ("device", "precision", "equal", "channels_last", "compile", "threads", "size")
+        options += ("batch", "repeats", "steps", "workers", "encoder")
+        reached = {"goals": released_speed.goals(rows)} if args.device == "cuda" else {}
         per_processor.write(
             args.out,
             device=args.device,
@@ -72,8 +76,24 @@ def speed(args: argparse.Namespace) -> int:
             allocator=released_speed.ALLOCATOR,
             relative_difference=differences,
             sides=rows,
+            **reached,
         )
-    return 0 if differences["ours"] <= limit else 1
+    return 0 if near else 1
+
+
+def _near(differences: dict[str, float], args: argparse.Namespace) -> bool:
+    """Whether ours computes what the released model does, in this precision; printed, too."""
+    if not differences:
+        return True
+    own, ours = differences["released"], differences["ours"]
+    # a GPU's convolutions add in another order for channels that lie last
+    limit = 10 * TOLERANCE if args.device == "cuda" else TOLERANCE
+    if args.precision == "bf16":
+        limit = 2 * own
+    print("logits, relative difference from the released ones in float32:")
+    print(f"ours {ours:.1e}, {limit:.1e} allowed;")
+    print(f"the released model in precision {args.precision!r} {own:.1e}")
+    return ours <= limit
 
 
 def equality(args: argparse.Namespace) -> int:
@@ -133,12 +153,15 @@ def main() -> int:
     add, switch = parser.add_argument, argparse.BooleanOptionalAction
     models = ["unetv2", *peers_released.SIDES]
     add("--model", choices=models, default="unetv2", help="whose code")
-    add("--repo", type=Path, required=True, help="your clone of the released code")
+    add("--repo", type=Path, help="your clone of the released code; needed but with --speed")
     add("--size", type=int, default=256, help="side of the images")
     add("--out", type=Path, help="also write the result to this JSON file")
     add("--speed", action="store_true", help="time both in place of comparing their results")
     add("--device", choices=["cpu", "cuda"], default="cpu")
     add("--precision", choices=["no", "bf16"], default="no", help="of ours and smp's")
+    add("--equal", action="store_true", help="the released side in that precision, too")
+    add("--encoder", default="tu-pvt_v2_b2", help="of ours and smp's, without --repo")
+    add("--sides", nargs="+", metavar="NAME", help="these alone, the first is the reference")
     add("--channels-last", action=switch, default=True, help="ours and smp's")
     graphs = "ours and smp's; CUDA graphs for inference on a GPU"
     add("--compile", action="store_true", help=graphs)
@@ -149,6 +172,8 @@ def main() -> int:
     add("--steps", type=int, default=1, help=many)
     add("--workers", type=int, default=0, help="processes of each data loader")
     args = parser.parse_args()
+    if args.repo is None and not args.speed:
+        parser.error("--repo is needed: your clone of the released code")
 
     torch.manual_seed(0)
     if args.model != "unetv2":

@@ -527,10 +527,34 @@ def test_compile(tmp_path, seg, monkeypatch, capsys):
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("precision", ["no", "fp16", "bf16"])
-def test_gpu(tmp_path, seg, precision):
-    result = train.fit(tiny(), seg, params(tmp_path, device="cuda", precision=precision, lr=0.02))
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"precision": "no"},
+        {"precision": "fp16"},
+        {"precision": "bf16"},
+        {"channels_last": True},
+        {"compile": True},
+        {"recipe": "released", "precision": "bf16"},  # three scales
+        {"recipe": "released", "precision": "bf16", "compile": True},
+    ],
+)
+def test_gpu(tmp_path, seg, settings):
+    result = train.fit(tiny(), seg, params(tmp_path, device="cuda", lr=0.02, **settings))
     assert result["history"][-1]["loss"] < result["history"][0]["loss"]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["no", "fp16"])
+def test_gpu_goes_on_where_it_was_killed(tmp_path, seg, monkeypatch, precision):
+    settings = {"device": "cuda", "precision": precision, "lr": 0.01}
+    whole = train.fit(tiny(), seg, params(tmp_path / "whole", **settings))
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        stop_in_epoch(patch, 1)
+        train.fit(tiny(), seg, params(tmp_path / "killed", **settings))
+    killed = train.fit(tiny(seed=5), seg, params(tmp_path / "killed", **settings))
+    losses_ = ([row["loss"] for row in result["history"]] for result in (whole, killed))
+    np.testing.assert_allclose(*losses_, rtol=0.02)  # a GPU adds in no fixed order
 
 
 ARGS = [
