@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = ["README.md", "data/README.md", "outputs/results/README.md"]
+PAGES = ["README.md", "data/README.md", "data/samples/README.md", "outputs/results/README.md"]
 STARTS = ("./run_all.sh", "unetv2 ", "python ", "torchrun ", "source ", "pip install ")
 SHORT = {  # what makes a training short
     "./run_all.sh": "--limit 8 --epochs 1 --seeds 0 --output {tmp}/runs",
@@ -35,6 +35,7 @@ NOT_RUN = {  # pattern: why; such a command must still be understood by its prog
     r"pip install": "installs from the network",
     r"env\.report": "test_env",
     r"workflow/readme": "test_readme computes what it writes",
+    r"workflow/samples": "test_samples computes what it writes",
     r"workflow/address": "test_lint computes what it writes",
     r"ablation-isic2017-e\d+ --data": "many trainings, by the way of isic2017-cpu, which is run",
     r"costs$": "minutes of timing: the README's shorter form is run",
@@ -54,6 +55,7 @@ def commands(page: str) -> list[str]:
 
 
 EVERY = [(page, command) for page in PAGES for command in commands(page)]
+FREE = [(page, command) for page, command in EVERY if re.search(r"unetv2 .*samples", command)]
 
 
 def reason(command: str) -> str | None:
@@ -93,6 +95,7 @@ def filled(command: str, place: Path, data: str, weights: str) -> str:
 def run(command: str, place: Path) -> subprocess.CompletedProcess:
     """`command` in `place`, with the environment's programs and the repository's run_all.sh."""
     command = command.replace("./run_all.sh", str(ROOT / "run_all.sh"))
+    command = command.replace(" data/samples", f" {ROOT}/data/samples")
     bins = Path(sys.executable).parent
     environment = os.environ | {
         "PATH": f"{bins}{os.pathsep}{os.environ['PATH']}",
@@ -109,7 +112,7 @@ def run(command: str, place: Path) -> subprocess.CompletedProcess:
 @pytest.mark.parametrize("page", PAGES)
 def test_the_commands_of_a_page_run_in_their_order(page, place, data_dir, weights_dir):
     for command in commands(page):
-        if reason(command) or command.startswith("source "):
+        if reason(command) or command.startswith("source ") or (page, command) in FREE:
             continue
         full = filled(command, place, str(data_dir), str(weights_dir))
         start = next((s for s in SHORT if command.startswith(s)), None)
@@ -120,6 +123,14 @@ def test_the_commands_of_a_page_run_in_their_order(page, place, data_dir, weight
         assert done.returncode == 0, (
             f"{command}\n{full}\n{done.stdout[-3000:]}{done.stderr[-3000:]}"
         )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("page", "command"), FREE)
+def test_what_needs_no_data_runs_as_printed(page, command, place):
+    done = run(command, place)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search("24 masks written|global +Dice +9", done.stdout), done.stdout
 
 
 @pytest.mark.slow

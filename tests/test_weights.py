@@ -17,8 +17,10 @@ from unetv2 import data, networks
 from unetv2.common import env
 from unetv2.common.params import RunParams
 from unetv2.evaluation import command, score
+from unetv2.evaluation.identity import deciding
 from unetv2.evaluation.weights import record_of
 from unetv2.inference import load, predict
+from unetv2.training import run as training
 
 PUBLISHED = load.published()
 each = pytest.mark.parametrize("name", PUBLISHED)
@@ -63,6 +65,15 @@ def test_the_card_is_computed_from_the_record(name):
     assert text == publish_weights.card(name), "python workflow/publish_weights.py"
     dice = record_of(name)["tests"][load.load_run(name)[1].dataset]["summary"]["global"]["dice"]
     assert f"{100 * dice:.2f}" in text and "no medical device" in text
+
+
+@each
+def test_the_command_of_the_card_is_that_training(name):
+    text = publish_weights.card(name).replace(" --data DIR", "").replace(" --weights DIR", "")
+    line = next(line for line in text.splitlines() if line.startswith("unetv2 train "))
+    given = vars(training._parser().parse_args(line.split()[2:]))
+    recorded = RunParams.make(record_of(name)["params"])
+    assert deciding(RunParams.make(given)) == deciding(recorded)
 
 
 @pytest.mark.skipif(not PUBLISHED, reason="no weights are published")
