@@ -7,6 +7,7 @@ from pydantic import Field
 from ..common.params import Names, Params, Positive, Seed, Seeds, Size
 
 __all__ = [
+    "AblationParams",
     "CompareParams",
     "DataParams",
     "EfficiencyParams",
@@ -84,6 +85,35 @@ class StudyParams(CompareParams):
     metric: Literal["dice", "iou", "boundary_f"] = Field(
         "iou", description="of the claims; the article's is IoU"
     )
+
+
+class AblationParams(Params):
+    """41_ablation: what a skip is worth, from records of one protocol; the defaults are that of
+    the configs `ablation-isic2017-...`.
+    """
+
+    dataset: str = "isic2017"
+    epochs: Positive = Field(24, description="of the trainings of all arms")
+    lengths: Annotated[list[Positive], Field(min_length=2)] = Field(
+        [6, 12, 24], description="epochs of the curve that opens the notebook"
+    )
+    metric: Literal["boundary_f", "dice"] = Field(
+        "boundary_f", description="of the claims, chosen beforehand; the other one may object"
+    )
+    encoder: str = "mobilenet_v2"
+    encoder_weights: Literal["imagenet"] | None = "imagenet"
+    recipe: str = "paper"
+    image_size: Size = 128
+    batch_size: Positive = 16
+    augment: str = "light"
+    steps_per_epoch: Positive = Field(
+        84, description="of trainings on a part of the images: what one pass over all of them has"
+    )
+    own: str | None = Field(None, description="a reader's skip that joins, thin+module:Class")
+    folders: list[str] = Field(
+        default_factory=list, description="of runs that join, <dataset>/<model>/s<seed>"
+    )
+    output_dir: str = "outputs/ablation"
 
 
 class EfficiencyParams(Params):
