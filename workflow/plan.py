@@ -33,6 +33,7 @@ from pydantic import Field
 from unetv2.common.errors import unknown
 from unetv2.common.params import Params, RunParams, file_name, slug
 from unetv2.evaluation.identity import TRAINING_VERSION, identity
+from unetv2.training.run import fingerprint as of_run
 
 __all__ = ["ROLES", "ROOT", "Config", "Run", "Step", "params_of", "runs_of", "steps_of"]
 
@@ -136,12 +137,9 @@ class Run:
     def fingerprint(self) -> str | None:
         """Of the data; where they are absent that of the finished run in the folder, or None."""
         try:
-            return fingerprint(self.params)
+            return of_run(self.params, self.path, fingerprint)
         except FileNotFoundError:
-            file = self.path / "identity.json"
-            if not file.is_file() or not (self.path / "metrics.json").is_file():
-                return None
-            return json.loads(file.read_text(encoding="utf-8")).get("fingerprint")
+            return None
 
     @cached_property
     def record(self) -> Path | None:

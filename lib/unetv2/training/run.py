@@ -6,14 +6,14 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal, get_args, get_origin
 
 from ..common import env, files
 from ..common.params import RunParams
 
-__all__ = ["main", "run"]
+__all__ = ["fingerprint", "main", "run"]
 
 
 def run(params: RunParams) -> dict:
@@ -31,7 +31,7 @@ def run(params: RunParams) -> dict:
     run_dir = env.path(params.output_dir)
     accelerator = accelerator_for(params)
     with accelerator.local_main_process_first():  # it opens the images, the others read the cache
-        same_run(run_dir, params, _fingerprint(params, run_dir))
+        same_run(run_dir, params, fingerprint(params, run_dir))
     if (run_dir / "metrics.json").is_file():
         return json.loads((run_dir / "metrics.json").read_text(encoding="utf-8"))
 
@@ -72,18 +72,31 @@ def run(params: RunParams) -> dict:
     return result
 
 
-def _fingerprint(params: RunParams, run_dir: Path) -> str:
-    """That of the data; where they are absent, that of the finished run in the folder."""
-    from .. import data
+def fingerprint(
+    params: RunParams, run_dir: Path, of_data: Callable[[RunParams], str] | None = None
+) -> str:
+    """That of the run's data; where they are absent, that of the finished run in its folder.
 
+    Args:
+        of_data: computes it, as where many runs share their data; default `data.fingerprint`.
+
+    Raises:
+        FileNotFoundError: neither is there.
+        As `data.fingerprint`.
+    """
     try:
-        place = params.dataset, params.data_dir, params.image_size
-        return data.fingerprint(*place, **params.part)
+        return (of_data or _of_data)(params)
     except FileNotFoundError:
         path = run_dir / "identity.json"
         if not (run_dir / "metrics.json").is_file() or not path.is_file():
             raise
         return json.loads(path.read_text(encoding="utf-8"))["fingerprint"]
+
+
+def _of_data(params: RunParams) -> str:
+    from .. import data
+
+    return data.fingerprint(params.dataset, params.data_dir, params.image_size, **params.part)
 
 
 def _parser() -> argparse.ArgumentParser:
