@@ -10,7 +10,7 @@ import segmentation_models_pytorch as smp
 import torch
 from safetensors.torch import save_file
 
-from unetv2 import create_model, list_models, networks
+from unetv2 import create_model, from_pretrained, list_models, networks
 from unetv2.networks import supervised
 from unetv2.networks.names import BINARY, PEERS, PYRAMID, parts
 
@@ -74,7 +74,7 @@ def test_a_skip_with_any_encoder_saves_and_loads(name, encoder, tmp_path):
     model.train()(x).sum().backward()
     model.save_pretrained(tmp_path)
     smp.encoders.encoders.pop(f"sdi-c32@{encoder}", None)  # as in a fresh process
-    again = networks.from_pretrained(tmp_path)
+    again = from_pretrained(tmp_path)
     torch.testing.assert_close(again.eval()(x), model.eval()(x))
     assert again.normalisation == model.normalisation
 
@@ -229,7 +229,7 @@ def test_options_of_a_skip_reach_it_and_survive_saving(tmp_path):
     model = networks.with_skip("unet", "resnet18", None, skip="sum", c=8)
     assert model.encoder.out_channels == [3, 8, 8, 8, 8, 8]
     model.save_pretrained(tmp_path)
-    again = networks.from_pretrained(tmp_path)
+    again = from_pretrained(tmp_path)
     assert again.encoder.skip.combine == "sum" and count(again) == count(model)
 
 

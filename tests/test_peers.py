@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from unetv2 import create_model, networks
+from unetv2 import create_model, from_pretrained, networks
 from unetv2.networks.names import PEERS, PUBLISHED_ENCODER
 from unetv2.networks.peers.polyp_pvt import SimilarityAggregation
 from unetv2.networks.peers.pranet import PartialDecoder, PraNet, ReceptiveField, ReverseAttention
@@ -222,8 +222,6 @@ def test_other_errors():
 
 @pytest.mark.parametrize("name", ["sanet", "pranet", "polyp-pvt"])
 def test_saved_models_come_back(name, tmp_path):
-    from unetv2.networks import from_pretrained
-
     supervised = networks.supervised(name)
     model = create_model(name, SMALL, deep_supervision=supervised).eval()
     model.save_pretrained(str(tmp_path))

@@ -59,7 +59,7 @@ def from_pretrained(run: str | Path) -> nn.Module:
     """
     folder = find_run(run)
     if (folder / "config.json").is_file():
-        return networks.from_pretrained(folder).eval()
+        return networks.load_saved(folder).eval()
     return load_run(folder)[0]
 
 

@@ -8,7 +8,7 @@ from ..common.lazy import lazily
 _HOMES = {
     "create_model": "registry",
     "for_run": "registry",
-    "from_pretrained": "registry",
+    "load_saved": "registry",
     "check_model": "names",
     "has_own_encoder": "names",
     "is_family": "names",

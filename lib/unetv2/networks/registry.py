@@ -32,7 +32,7 @@ from .peers.transfuse import TransFuse
 from .thin import ThinUnet, UnetV2
 from .unetpp_smp import NestedUnetPlusPlus
 
-__all__ = ["create_model", "for_run", "from_pretrained"]
+__all__ = ["create_model", "for_run", "load_saved"]
 
 MEMBERS = {  # options of NestedUNet
     **{f"tmi-unet-l{d}": {"member": "unet", "depth": d} for d in (1, 2, 3, 4)},
@@ -154,7 +154,7 @@ def _assemble(name: str, settings: dict, deep_supervision: bool) -> nn.Module:
     return smp.create_model(name.removeprefix("smp-"), **settings)
 
 
-def from_pretrained(folder: str | Path) -> nn.Module:
+def load_saved(folder: str | Path) -> nn.Module:
     """The model that `save_pretrained` wrote to `folder`, whichever of ours or smp's it is.
 
     Raises:
