@@ -7,6 +7,7 @@ from pydantic import Field
 from ..common.params import Names, Params, Positive, Seed, Seeds, Size
 
 __all__ = [
+    "AnywhereParams",
     "AblationParams",
     "CompareParams",
     "DataParams",
@@ -53,6 +54,22 @@ class LessonParams(Params):
     )
     epochs: Positive = Field(5, description="of the short trainings")
     output_dir: str = "outputs/lesson"
+
+
+class AnywhereParams(Params):
+    """24_sdi_anywhere: one skip in several decoders of smp, over several encoders."""
+
+    seed: Seed = 0
+    image_size: Size = 64
+    decoders: Names = Field(
+        ["unet", "fpn", "unetplusplus", "segformer"], description="architectures of smp"
+    )
+    encoders: Names = Field(
+        ["tu-test_resnet", "mobilenet_v2", "tu-pvt_v2_b0"],
+        description="of smp or timm ('tu-...'); the first is trained",
+    )
+    epochs: Positive = Field(3, description="of the short trainings, 48 images each")
+    output_dir: str = "outputs/anywhere"
 
 
 class CompareParams(Params):
