@@ -7,8 +7,8 @@ from pydantic import Field
 from ..common.params import Names, Params, Positive, Seed, Seeds, Size
 
 __all__ = [
-    "AnywhereParams",
     "AblationParams",
+    "AnywhereParams",
     "CompareParams",
     "DataParams",
     "EfficiencyParams",
