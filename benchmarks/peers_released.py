@@ -278,6 +278,127 @@ def _polyp_pvt_key(name: str) -> str | None:
     return by_prefix(POLYP_PVT)(name)
 
 
+# TransFuse, MALUNet, EGE-UNet ---------------------------------------------------------------------
+
+
+def _built(repo: Path, file: str, name: str, **options: float) -> nn.Module:
+    """The network `name` of the file; each of its weights is moved off its start.
+
+    Maps of ones and embeddings of zeros would hide an axis that is mistaken for another.
+    """
+    registry = SimpleNamespace(register_model=lambda build: build)  # timm keeps its own networks
+    helpers = SimpleNamespace(load_pretrained=None)
+    absent = {"einops": SimpleNamespace(rearrange=None)}  # imported there and never used
+    absent |= {"timm.models.registry": registry, "timm.models.helpers": helpers}
+    with mock.patch.dict(sys.modules, absent), contextlib.redirect_stdout(io.StringIO()):
+        net = getattr(module_of(repo, file), name)(**options)
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter += 0.05 * torch.randn_like(parameter)
+    return net
+
+
+def by_rules(*rules: tuple[str, str]) -> Callable[[str], str]:
+    """A `key` that substitutes each (pattern, replacement) in turn; <k> in the result is k - 1."""
+
+    def key(name: str) -> str:
+        for pattern, replacement in rules:
+            name = re.sub(pattern, replacement, name)
+        return re.sub(r"<(\d)>", lambda found: str(int(found[1]) - 1), name)
+
+    return key
+
+
+STAGES = [  # of MALUNet and EGE-UNet
+    (r"^(encoder[123]|decoder[45])\.0", r"\1"),
+    (r"^(encoder|decoder)(\d)", r"\1.<\2>"),
+    (r"^ebn(\d)", r"encoder_norms.<\1>"),
+    (r"^dbn(\d)", r"decoder_norms.<\1>"),
+    (r"^final\.", "head."),
+]
+MALUNET = by_rules(
+    *STAGES,
+    (r"gau\.w1\.0", "gate"),
+    (r"gau\.w2\.0", "value"),
+    (r"gau\.wo\.0", "out"),
+    (r"gau\.cw", "shortcut"),
+    (r"(gate|value|out)\.conv1", r"\1.0"),
+    (r"(gate|value|out)\.norm_layer", r"\1.1"),
+    (r"(gate|value|out)\.conv2", r"\1.2"),
+    (r"mda(\d)", r"dilated.\1"),
+    (r"norm_layer", "norm"),
+    (r"\.conv1\.", ".before."),
+    (r"\.conv2\.", ".after."),
+    (r"\.conv\.", ".mix."),
+    (r"linear_0", "keys"),
+    (r"linear_1", "values"),
+    (r"scab\.catt\.get_all_att", "bridge.smooth"),
+    (r"scab\.catt\.att(\d)", r"bridge.channel.<\1>"),
+    (r"scab\.satt\.shared_conv2d\.0", "bridge.spatial"),
+)
+EGE_UNET = by_rules(
+    (r"^(encoder|decoder)(\d)\.0\.", r"\1\2."),
+    *STAGES,
+    (r"params_xy", "plane"),
+    (r"params_zx", "rows"),
+    (r"params_zy", "columns"),
+    (r"conv_xy", "smooth_plane"),
+    (r"conv_zx", "smooth_rows"),
+    (r"conv_zy", "smooth_columns"),
+    (r"\.dw\.", ".local."),
+    (r"norm1", "before"),
+    (r"norm2", "after"),
+    (r"ldw", "out"),
+    *((f"GAB{k}", f"bridges.{5 - k}") for k in range(1, 6)),
+    (r"pre_project", "project"),
+    (r"\.g(\d)\.", r".groups.\1."),
+    (r"tail_conv", "mix"),
+    (r"gt_conv(\d)\.0", r"mask_heads.<\1>"),
+)
+TRANSFUSE = by_rules(
+    (r"^resnet\.", "cnn."),
+    (r"^transformer\.(?!pos_embed)", "transformer.vit."),
+    (r"^transformer\.pos_embed", "transformer.position"),
+    (r"^up([12])\.conv", r"up.<\1>"),
+    (r"^up_c_([12])_2\.conv", r"climb.<\1>.convs"),
+    (r"^up_c_([12])_2\.attn_block", r"climb.<\1>"),
+    (r"^up_c_([12])_1\.", r"fuse.\1."),
+    (r"^up_c\.", "fuse.0."),
+    (r"double_conv", "convs"),
+    (r"\.identity\.", ".shortcut."),
+    (r"^(climb\..*)\.W_g", r"\1.of_coarse"),
+    (r"^(climb\..*)\.W_x", r"\1.of_fine"),
+    (r"^(climb\..*)\.psi", r"\1.gate"),
+    (r"^(fuse\.\d)\.fc1", r"\1.what.0"),
+    (r"^(fuse\.\d)\.fc2", r"\1.what.2"),
+    (r"^(fuse\.\d)\.spatial", r"\1.where"),
+    (r"^(fuse\.\d)\.W_g", r"\1.of_g"),
+    (r"^(fuse\.\d)\.W_x", r"\1.of_t"),
+    (r"^(fuse\.\d)\.W\.", r"\1.interact."),
+    *((rf"residual\.bn{k}", f"mix.{3 * k - 3}") for k in (1, 2, 3)),
+    *((rf"residual\.conv{k}\.conv", f"mix.{3 * k - 1}") for k in (1, 2, 3)),
+    (r"residual\.skip_layer\.conv", "shortcut"),
+    (r"\.(where|of_g|of_t|interact)\.conv", r".\1.0"),
+    (r"\.(where|of_g|of_t|interact)\.bn", r".\1.1"),
+    (r"^final_2", "segmentation_head"),
+    (r"^final_1", "supervision_heads.0"),
+    (r"^final_x", "supervision_heads.1"),
+    *((rf"(_heads?(?:\.\d)?)\.{k}\.conv", rf"\1.{3 * k}") for k in (2, 1, 0)),
+    *((rf"(_heads?(?:\.\d)?)\.{k}\.bn", rf"\1.{3 * k + 1}") for k in (1, 0)),
+)
+
+
+def _transfuse(size: str) -> Side:
+    return Side(
+        "Rayicer/TransFuse",
+        lambda repo: _built(repo, "lib/TransFuse.py", f"TransFuse_{size.upper()}", drop_rate=0.0),
+        lambda name: None if name == "transformer.cls_token" else TRANSFUSE(name),
+        maps=lambda outputs: list(reversed(outputs)),
+        size=(192, 256),  # the only one that it takes
+        adapt=lambda key, value: value.mT if key == "transformer.position" else value,
+    )
+
+
 SIDES = {
     "sanet": Side("weijun88/SANet", _sanet, by_prefix(SANET), _sanet_maps),
     "pranet": Side(
@@ -292,5 +413,19 @@ SIDES = {
         _polyp_pvt_key,
         maps=lambda outputs: list(reversed(outputs)),
         evaluated=sum,
+    ),
+    "transfuse-s": _transfuse("s"),
+    "transfuse-l": _transfuse("l"),
+    "malunet": Side(
+        "JCruan519/MALUNet",
+        lambda repo: _built(repo, "models/malunet.py", "MALUNet"),
+        MALUNET,
+        maps=lambda probability: [probability.logit()],
+    ),
+    "ege-unet": Side(
+        "JCruan519/EGE-UNet",
+        lambda repo: _built(repo, "models/egeunet.py", "EGEUNet"),
+        EGE_UNET,
+        maps=lambda outputs: [outputs[1].logit(), *(m.logit() for m in reversed(outputs[0]))],
     ),
 }
