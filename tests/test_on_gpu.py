@@ -43,7 +43,7 @@ def place(monkeypatch):
 
 
 def test_every_stage_at_tiny_size(tmp_path, place):
-    names = ["tests", "quick", "speed-best", "costs", "frames", "isic2017"]  # others are alike
+    names = ["tests", "quick", "speed-best", "frames", "isic2017"]  # the others are alike
     call = ["--minutes", "20", "--out", str(tmp_path), "--rehearse", "--stages", *names]
     assert on_gpu.main(call) == 0, [p.read_text()[-500:] for p in tmp_path.glob("logs/*")]
     for name in names:
@@ -60,6 +60,15 @@ def test_every_stage_at_tiny_size(tmp_path, place):
     there = record.home(params) / kept.name  # where it is committed
     assert there.relative_to(on_gpu.ROOT / record.FOLDER) == kept.relative_to(tmp_path / "records")
     assert row["record"] == kept.name and 0 <= row["tests"]["test"]["per_image"]["dice"] <= 1
+
+
+def test_the_costs_are_a_call_that_their_command_understands(tmp_path):
+    from unetv2.costs import command
+
+    (words,) = on_gpu._costs(tmp_path, rehearse=False).commands()
+    given = command._parser().parse_args(words[words.index("costs") + 1 :])
+    assert given.device == "cuda" and given.sizes == [256, 352]
+    assert given.models == on_gpu.SKIPS and given.out == tmp_path / "costs.json"
 
 
 def test_a_recorded_training_is_not_repeated(tmp_path, place):

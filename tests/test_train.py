@@ -407,6 +407,31 @@ def test_out_of_memory_names_what_to_lower(tmp_path, seg, monkeypatch):
         train.fit(tiny(), seg, params(tmp_path / "other"))
 
 
+@pytest.mark.parametrize(
+    "happens",
+    [
+        lambda: os.kill(os.getpid(), signal.SIGKILL),  # as Linux does when memory is over
+        lambda: (_ for _ in ()).throw(np._core._exceptions._ArrayMemoryError((9,), np.dtype("f4"))),
+        lambda: (_ for _ in ()).throw(MemoryError()),
+        None,  # not even a worker can be started
+    ],
+)
+def test_out_of_memory_in_a_loaders_worker(tmp_path, seg, monkeypatch, happens):
+    def item(*args):
+        happens()
+
+    def no_process(*args):
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    if happens:
+        monkeypatch.setattr(data.TorchSplit, "__getitem__", item)
+    else:
+        monkeypatch.setattr("multiprocessing.process.BaseProcess.start", no_process)
+    advice = r"lower batch_size \(now 4\) .* each of the 1 workers needs memory"
+    with pytest.raises(MemoryError, match=advice):
+        train.fit(tiny(), seg, params(tmp_path, workers=1))
+
+
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA"), MemoryError()])
 def test_out_of_memory_while_resuming_keeps_the_checkpoint(tmp_path, seg, monkeypatch, error):
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):

@@ -11,6 +11,7 @@ one process. What differs: the draws of dropout and drop path, which each proces
 images, and the rounding of sums. Only the first process writes.
 """
 
+import errno
 import json
 import os
 import shutil
@@ -45,6 +46,12 @@ from .recipes import RECIPES, Recipe
 
 __all__ = ["accelerator_for", "explained", "fit", "same_run"]
 
+NO_MEMORY = (  # in the message of a RuntimeError
+    "can't allocate memory",
+    "MemoryError in DataLoader worker",  # NumPy's own: it cannot be raised anew as what it was
+    "killed by signal: Killed",  # a loader's worker, by the system
+    "killed by signal: Bus error",  # shared memory is full
+)
 LOOK = 16  # steps between two looks at the loss: each waits until a GPU has done all it was given
 
 
@@ -356,18 +363,22 @@ def explained(params: RunParams, history: list[dict], run_dir: Path):
             kept = f"the weights of epoch {best['epoch']} are intact in {run_dir}"
         cure = "Try a lower lr, or precision 'no'"
         raise FloatingPointError(f"{error}: training stopped; {kept}. {cure}") from None
-    except (MemoryError, RuntimeError) as error:
+    except (MemoryError, RuntimeError, OSError) as error:
         if not _out_of_memory(error):
             raise
         sizes = f"batch_size (now {params.batch_size}) or image_size (now {params.image_size})"
         cure = f"lower {sizes}, or on a GPU set precision to 'bf16' or 'fp16'"
+        if params.workers:
+            cure += f"; each of the {params.workers} workers needs memory, too"
         raise MemoryError(f"out of memory: {cure}") from error
 
 
 def _out_of_memory(error: Exception) -> bool:
     """Whether the memory of a GPU or of the machine did not suffice."""
     known = isinstance(error, MemoryError | torch.OutOfMemoryError)
-    return known or "can't allocate memory" in str(error)
+    known |= isinstance(error, OSError) and error.errno == errno.ENOMEM
+    text = f"{error} {error.__cause__}"  # how a worker ended is in the cause
+    return known or any(sign in text for sign in NO_MEMORY)
 
 
 def _validate(
