@@ -70,7 +70,7 @@ def gains(
         ax.axvline(0, color="black", linewidth=1, zorder=0)
         ax.grid(axis="x", alpha=0.3)
         ax.set(ylim=(len(compared) - 0.5, -0.5), xlabel=f"{NAMES[score]}, points")
-        low, high = ax.get_xlim()
+        low, high = ax.get_xlim() if compared.seeds.any() else (-1, 1)
         ax.set_xlim(min(low, -0.5), max(high, 0.5))
     names = [label(m) for m in compared.model] if names is None else names
     axes[0, 0].set_yticks(range(len(compared)), names)
@@ -90,7 +90,7 @@ def _mark(ax: Axes, row: pd.Series, part: str, place: float, colour: str, uprigh
         if not upright:
             text = {"va": "center", "ha": "center", "color": "#999999", "fontsize": 8}
             text["transform"] = ax.get_yaxis_transform()  # in the middle, wherever 0 lies
-            ax.text(0.5, place, "no record yet", **text)
+            ax.text(0.5, place, "no record yet", bbox={"fc": "white", "ec": "none"}, **text)
         return
     if row.seeds < SEEDS_FOR_A_VERDICT:
         points = np.full(len(by_seed), place), by_seed
