@@ -268,3 +268,11 @@ def test_impossible_rows_are_named_in_the_plane():
     table = reading.effects("unetpp-tmi", "Table IV", pairs)
     cells = reading_charts.matrix({"title": table}).axes[0].texts
     assert "−0.10\nd −0.1" in {cell.get_text() for cell in cells}
+
+
+def test_the_scene_prints_its_counts():
+    disc = other_rules.one_disc(6, 4, 0.5)
+    fig = reading_charts.scene(["small"], [disc], [other_rules.one_disc(6, 4, 3)])
+    tp, fn = 64, 48  # counted on the drawing
+    assert disc[0].sum() == tp + fn
+    assert fig.axes[0].get_xlabel() == "TP 64, FP 48, FN 48: Dice 0.57, IoU 0.40"

@@ -159,7 +159,8 @@ def sentences(chosen: pd.DataFrame) -> list[str]:
         text = f"{name}: choosing on the test set would have added {gains}"
         text += f" (at most {block.excess.max():.2f} to one run)"
         if len(each) > 1 and ordered.seeds[name]:
-            means = block.groupby("model").validation.mean()
+            common = block.pivot(index="seed", columns="model", values="validation").dropna()
+            means = common.mean()
             row = ordered.loc[name]
             same = row[RULES["validation"]] == row[RULES["test"]]
             text += f"; the models lie {means.max() - means.min():.2f} apart. The order of the "
