@@ -167,3 +167,12 @@ def test_every_link_is_drawn_and_what_is_not_in_use_is_pale():
 def test_what_is_no_network_of_this_kind_is_refused():
     with pytest.raises(TypeError, match="Linear"):
         diagrams.of(nn.Linear(1, 1), "")
+
+
+def test_every_architecture_that_takes_a_skip_can_be_drawn():
+    read = {}
+    for arch in ("deeplabv3plus", "pan", "manet"):
+        design = of(f"smp-{arch}+sdi", "resnet18")
+        ends = [link.source[1] for link in design.links if link.target == ("y", 0, 0)]
+        read[arch] = sorted(ends)
+    assert read == {"deeplabv3plus": [1, 4], "pan": [1, 2, 3, 4], "manet": [0, 1, 2, 3, 4]}

@@ -234,7 +234,7 @@ def _seam(net: SegmentationModel, title: str) -> Design:
             design.links += links
     label = PYRAMID.get(whole.lower(), whole)
     design.nodes["y", 0, 0] = Mark(5, (levels - 1) / 2, label, "whole")
-    for i in _read_by(net.decoder, net.encoder.out_channels):
+    for i in _read_by(net):
         design.links.append(Link(ends[i], ("y", 0, 0), "skip"))
     return design
 
@@ -329,15 +329,13 @@ def _reach(skip: nn.Module, widths: Sequence[int]) -> list[list[int]]:
     return [_dependence(result, maps) for result in _still(skip)(maps)]
 
 
-def _read_by(decoder: nn.Module, widths: Sequence[int]) -> list[int]:
+def _read_by(net: SegmentationModel) -> list[int]:
     """The levels that a decoder of smp reads, found by gradients; level 0 has stride 2."""
-    last, device = len(widths) - 1, next(decoder.parameters()).device
-    maps = [
-        torch.rand(2, n, 2 ** (last + 1 - i), 2 ** (last + 1 - i)) for i, n in enumerate(widths)
-    ]
-    maps = [m.to(device).requires_grad_() for m in maps]
-    found = _dependence(_still(decoder)(maps), maps)
-    return [i - 1 for i in found if i and widths[i]]
+    image = torch.rand(2, net.encoder.out_channels[0], 128, 128)
+    maps = _still(net.encoder)(image.to(next(net.parameters()).device))
+    maps = [f.detach().requires_grad_() for f in maps]
+    found = _dependence(_still(net.decoder)(maps), maps)
+    return [i - 1 for i in found if i and maps[i].shape[1]]
 
 
 def _still(module: nn.Module) -> Callable[[list[Tensor]], Tensor | list[Tensor]]:
