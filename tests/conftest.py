@@ -77,3 +77,14 @@ def fake_dataset(tmp_path):
         return tmp_path
 
     return write
+
+
+@pytest.fixture
+def one_thread():
+    """Small tensors are quickest so, above all beside other tests."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

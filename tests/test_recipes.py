@@ -33,6 +33,7 @@ FAMILY = [name for name in networks.list_models() if networks.is_family(name)]
 PEERS = [name for name in networks.names.PEERS if "transfuse" not in name]  # that takes minutes
 CASES = [(model, "paper") for model in ARMS + PEERS + FAMILY]
 CASES += [("thin+sdi", recipe) for recipe in RECIPES if recipe != "paper"]
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 class Double(nn.Module):
@@ -65,14 +66,6 @@ def three_steps(model: str, recipe: str) -> list[float]:
     with tempfile.TemporaryDirectory() as folder:
         history = fit(net, toy(), params, folder)["history"]
     return [float(f"{row['loss']:.7g}") for row in history]
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize(("model", "recipe"), CASES)

@@ -30,6 +30,7 @@ FILES = {
     "per_image.csv", "record.json.gz",
 }  # fmt: skip
 LIB = str(Path(train.__file__).parents[2])
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 class Tiny(nn.Module):
@@ -48,15 +49,6 @@ class Tiny(nn.Module):
         y = self.down(x)
         fine = nn.functional.interpolate(self.fine(y), x.shape[-2:], mode="bilinear")
         return [fine, self.coarse(y)] if self.training else fine
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    """Small tensors are quickest so, above all beside other tests."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def tiny(seed=0, classes=1):

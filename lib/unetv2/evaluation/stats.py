@@ -10,14 +10,23 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["SEEDS_FOR_A_VERDICT", "Claim", "Difference", "claim", "compare", "crossed", "summary"]
+__all__ = [
+    "SEEDS_FOR_A_VERDICT",
+    "Claim",
+    "Difference",
+    "claim",
+    "columns",
+    "compare",
+    "crossed",
+    "summary",
+]
 
 SEEDS_FOR_A_VERDICT = 5
 NAMES = {"dice": "Dice", "iou": "IoU", "boundary_f": "boundary F"}
@@ -151,6 +160,25 @@ def claim(first: Difference, second: Difference, second_name: str = "the second 
     return Claim(verdict, f"{first.points}: {says}")
 
 
+def columns(first: Difference, second: Difference, found: Claim) -> dict[str, Any]:
+    """A comparison as a row of a table: both differences in points, and what may be claimed."""
+    return {
+        "mean_difference": 100 * first.mean,
+        "ci_low": 100 * first.low,
+        "ci_high": 100 * first.high,
+        "p": first.p,
+        "seeds": first.seeds,
+        "groups": first.groups,
+        "images": first.images,
+        "by_seed": [100 * gain for gain in first.by_seed],
+        "second_difference": 100 * second.mean,
+        "second_low": 100 * second.low,
+        "second_high": 100 * second.high,
+        "verdict": found.verdict,
+        "text": found.text,
+    }
+
+
 def compare(
     frame: pd.DataFrame,
     reference: str,
@@ -210,25 +238,8 @@ def compare(
                 for name, number in ((metric, comparisons or count), (second, 1))
             )
             found = claim(one, other, NAMES.get(second, second))
-            rows.append(
-                {
-                    **dict(zip(places, place, strict=True)),
-                    "model": model,
-                    "mean_difference": 100 * one.mean,
-                    "ci_low": 100 * one.low,
-                    "ci_high": 100 * one.high,
-                    "p": one.p,
-                    "seeds": one.seeds,
-                    "groups": one.groups,
-                    "images": one.images,
-                    "by_seed": [100 * gain for gain in one.by_seed],
-                    "second_difference": 100 * other.mean,
-                    "second_low": 100 * other.low,
-                    "second_high": 100 * other.high,
-                    "verdict": found.verdict,
-                    "text": found.text,
-                }
-            )
+            place_of = {**dict(zip(places, place, strict=True)), "model": model}
+            rows.append(place_of | columns(one, other, found))
     return pd.DataFrame(rows)
 
 

@@ -425,22 +425,8 @@ def _row(found: Landed, weights: Weights, metric, second, comparisons, images) -
         for score, number in ((metric, comparisons), (second, 1))
     )
     claim = stats.claim(one, objection, tables.NAMES[second])
-    return {
-        "mean_difference": 100 * one.mean,
-        "ci_low": 100 * one.low,
-        "ci_high": 100 * one.high,
-        "p": one.p,
-        "seeds": one.seeds,
-        "groups": one.groups,
-        "images": one.images,
-        "by_seed": [100 * gain for gain in one.by_seed],
-        "second_difference": 100 * objection.mean,
-        "second_low": 100 * objection.low,
-        "second_high": 100 * objection.high,
-        "second_by_seed": [100 * gain for gain in objection.by_seed],
-        "verdict": claim.verdict,
-        "text": claim.text,
-    }
+    by_seed = {"second_by_seed": [100 * gain for gain in objection.by_seed]}
+    return stats.columns(one, objection, claim) | by_seed
 
 
 def _nothing(found: Landed, weights: Weights) -> dict[str, Any]:
