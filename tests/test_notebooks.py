@@ -38,6 +38,11 @@ CONFIG = {
             "table4_size": 64,
         },
         "22": {"epochs": 1, "image_size": 32, "encoder": "tu-test_resnet"},
+        "24": {
+            "epochs": 1,
+            "decoders": ["unet", "segformer"],
+            "encoders": ["tu-test_resnet", "tu-pvt_v2_b0"],
+        },
     },
 }
 
