@@ -21,7 +21,7 @@ __all__ = ["ThinDecoder", "ThinUnet", "UnetV2"]
 
 
 class ThinDecoder(nn.Module):
-    """The decoder of the released U-Net v2: y_M = s_M and y_i = T(y_{i+1}) + s_i.
+    """The decoder of the released U-Net v2: y_{M-1} = s_{M-1} and y_i = T(y_{i+1}) + s_i.
 
     T is a 4x4 transposed convolution of stride 2; c channels, no bias, normalisation or activation.
 
@@ -29,7 +29,7 @@ class ThinDecoder(nn.Module):
         skip: takes the coarsest levels; where it has fewer than `levels`, y_i = T(y_{i+1}) above.
 
     Shapes:
-        features of M levels, finest first -> y_1 ... y_M, each (N, c, H_i, W_i).
+        features of M levels, finest first -> y_0 ... y_{M-1}, each (N, c, H_i, W_i).
     """
 
     def __init__(self, skip: nn.Module, c: int, levels: int) -> None:

@@ -1,14 +1,15 @@
 """SDI, the semantics and detail infusion module: the skip connection of U-Net v2.
 
 Source: Peng, Sonka, Chen, "U-Net v2: Rethinking the Skip Connections of U-Net for Medical Image
-Segmentation" (arXiv:2311.17791, ISBI 2025), Section 2, Eqs. 1-4. Levels are numbered as there, from
-the finest, i = 1, to the coarsest, i = M; f_i^k is the feature map of level i after step k.
+Segmentation" (arXiv:2311.17791, ISBI 2025), Section 2, Eqs. 1-4. Levels are numbered from the
+finest, i = 0, to the coarsest, i = M - 1 (there from 1 to M); f_i^k is the feature map of level i
+after step k.
 
     f_i^1  = phi_i^c(phi_i^s(f_i^0))                               (1)  attention: spatial, channel
     f_i^2  = 1x1 convolution of f_i^1 to c channels                     (in the text, no number)
     f_ij^3 = D(f_j^2), I(f_j^2) or U(f_j^2) at the size of level i (2)  pool, keep or upsample
     f_ij^4 = theta_ij(f_ij^3)                                      (3)  3x3 smoothing convolution
-    f_i^5  = f_i1^4 * f_i2^4 * ... * f_iM^4                        (4)  Hadamard product
+    f_i^5  = f_i0^4 * f_i1^4 * ... * f_i,M-1^4                     (4)  Hadamard product
 """
 
 from collections.abc import Callable, Sequence
