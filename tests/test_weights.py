@@ -23,6 +23,8 @@ from unetv2.inference import load, predict
 from unetv2.training import run as training
 
 PUBLISHED = load.published()
+COPY = {"dataset": "isic2017", "model": "thin+copy", "encoder": "tu-test_resnet"}
+NUCLEI = {"dataset": "dsb2018", "model": "tmi-unet++", "width": 4, "batchnorm": True}
 each = pytest.mark.parametrize("name", PUBLISHED)
 
 
@@ -111,20 +113,20 @@ def test_one_function_reads_run_folders_and_what_smp_saved(tmp_path):
 
 
 @pytest.fixture
-def finished(tmp_path, monkeypatch):
-    """A finished run on ISIC's samples' dataset, with random weights; places to publish it to."""
+def finished(tmp_path, monkeypatch, request):
+    """A finished run of a network with random weights, and a place to publish it to."""
     monkeypatch.setattr(env, "root", lambda: tmp_path)
     (tmp_path / "data").symlink_to(publish_weights.Path(__file__).parents[1] / "data")
-    params = RunParams(dataset="isic2017", model="thin+copy", encoder="tu-test_resnet")
+    params = RunParams(**getattr(request, "param", COPY))
     run, model = tmp_path / "run", networks.for_run(params).eval()
     run.mkdir()
     (run / "params.json").write_text(params.model_dump_json())
     (run / "identity.json").write_text(json.dumps({"identity": "0123456789ab"}))
     state = {key: value.contiguous() for key, value in model.state_dict().items()}
     save_file(state, run / "model.safetensors", metadata={"classes": "1"})
-    seg = data.SegData("isic2017", ("lesion",), None, None, {}, "f" * 16)
-    (split,) = data.load_tests("samples-isic2017", None, 64)[0].values()
-    table, summary = score.score_tests(model, {"isic2017": split}, 1)
+    seg = data.SegData(params.dataset, ("object",), None, None, {}, "f" * 16)
+    (split,) = data.load_tests(f"samples-{params.dataset}", None, 64)[0].values()
+    table, summary = score.score_tests(model, {params.dataset: split}, 1)
     history = [{"epoch": 1, "loss": 1.0, "val_dice": 0.5, "val_iou": 0.4, "lr": 1e-3}]
     quick = params.model_copy(update={"studies": False})
     found = publish_weights.record.build(model, seg, quick, history, table, summary)
@@ -133,16 +135,19 @@ def finished(tmp_path, monkeypatch):
     return run, model
 
 
+@pytest.mark.parametrize("finished", [COPY, NUCLEI], indirect=True, ids=["isic2017", "dsb2018"])
 def test_publishing_a_run(finished, monkeypatch):
     run, model = finished
+    params = json.loads((run / "params.json").read_text())
     name = publish_weights.publish(run)
-    assert name == "isic2017-thin+copy" == load.published()[0]
+    assert name == f"{params['dataset']}-{params['model']}" == load.published()[0]
     x = torch.rand(2, 3, 64, 64)
     again = unetv2.from_pretrained(name)
     assert torch.allclose(again(x), model(x), atol=2e-2) and not torch.equal(again(x), model(x))
     assert record_of(name)["identity"] == "0123456789ab"
     text = publish_weights.card(name)
-    assert "unetv2 train --dataset isic2017 --model thin+copy" in text and "{" not in text
+    command = f"unetv2 train --dataset {params['dataset']} --model {params['model']} "
+    assert command in text and "{" not in text
     monkeypatch.setattr(publish_weights, "LARGEST", 1000)
     with pytest.raises(ValueError, match="bytes are more than 1000"):
         publish_weights.publish(run)
@@ -183,3 +188,13 @@ def test_records_and_weights_stay_small():
     places = (load.WEIGHTS, publish_weights.record.FOLDER)
     files = [path for place in places for path in env.path(place).rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) < 35e6
+
+
+@pytest.mark.realdata
+@pytest.mark.parametrize("dataset", publish_weights.DATA)
+def test_the_cards_count_the_images(dataset, data_dir):
+    seg = data.load(dataset, data_dir, 128)
+    counts = [len(part) for part in (seg.train, seg.val, *seg.tests.values())]
+    assert re.findall(r"\d+(?= to|(?: images))", publish_weights.DATA[dataset]) == [
+        *map(str, counts)
+    ]
