@@ -8,6 +8,7 @@ if [ ! -d /tmp/site ]; then
     python3 -m pip install -q --no-index --no-deps --no-compile --no-cache-dir --target /tmp/site .gpu/wheels/*.whl || exit
 fi
 mkdir -p /tmp/out .gpu/data .gpu/weights
+if [ -f .gpu/resnet50-01 ]; then cat .gpu/resnet50-* >.gpu/weights/resnet50.safetensors; fi # two pieces
 if [ -d .gpu/results ]; then cp -rn .gpu/results/. /tmp/out/; fi # what an earlier loan has done
 released=()
 if [ -d .gpu/released ]; then released=(--released .gpu/released); fi
