@@ -130,6 +130,11 @@ def test_sanet_is_the_product_by_hand():
     with torch.inference_mode():
         logits = model.eval()(image())
     assert torch.allclose(logits, torch.tensor(5.0 + 15.0 + 30.0))
+    for reduce in model.decoder:
+        torch.nn.init.constant_(reduce[0].bias, 100.0)
+    with torch.inference_mode(), torch.autocast("cpu", torch.float16):
+        logits = model(image())  # more than fp16 holds: the products are taken in float32
+    assert torch.allclose(logits, torch.tensor(100.0 + 1e4 + 1e6))
 
 
 def test_reverse_attention_weighs_by_one_minus_sigmoid():
