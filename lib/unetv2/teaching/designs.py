@@ -228,10 +228,11 @@ def _seam(net: SegmentationModel, title: str) -> Design:
         found = _reach(net.encoder.skip, [widths[i] for i in taken])
         sign = SIGNS.get(getattr(net.encoder.skip, "combine", None), "s")
         for i, sources in zip(taken, found, strict=True):
-            ends[i] = ("x", i, 1)
-            design.nodes[ends[i]] = Mark(3, i, sign, "skip")
-            links = (Link(("f", taken[j], 0), ends[i], "skip") for j in sources)
-            design.links += links
+            if [taken[j] for j in sources] != [i]:
+                ends[i] = ("x", i, 1)
+                design.nodes[ends[i]] = Mark(3, i, sign, "skip")
+                links = (Link(("f", taken[j], 0), ends[i], "skip") for j in sources)
+                design.links += links
     label = PYRAMID.get(whole.lower(), whole)
     design.nodes["y", 0, 0] = Mark(5, (levels - 1) / 2, label, "whole")
     for i in _read_by(net):
@@ -240,11 +241,11 @@ def _seam(net: SegmentationModel, title: str) -> Design:
 
 
 def _grid(net: SegmentationModel, title: str) -> Design:
-    """UNet++ of smp: X^{i,j}, level 0 at stride 2, with its channels; empty nodes are gaps."""
+    """UNet++ of smp, or UNet+: X^{i,j}, level 0 at stride 2, its channels; empty nodes are gaps."""
     widths = net.encoder.out_channels[1:]
     last, blocks = len(widths) - 1, net.decoder.blocks
     design = Design(title, COLOURS["nested"])
-    for (i, j), inputs in graph("unet++", last):
+    for (i, j), inputs in graph(getattr(net.decoder, "member", "unet++"), last):
         n = widths[i]
         if j:
             n = 0 if blocks[f"x_{last - i - j}_{last - 1 - i}"].is_empty else n

@@ -9,6 +9,7 @@ from ..common.params import Names, Params, Positive, Seed, Seeds, Size
 __all__ = [
     "AblationParams",
     "AnywhereParams",
+    "CompanyParams",
     "CompareParams",
     "DataParams",
     "EfficiencyParams",
@@ -68,7 +69,7 @@ class AnywhereParams(Params):
         ["tu-test_resnet", "mobilenet_v2", "tu-pvt_v2_b0"],
         description="of smp or timm ('tu-...'); the first is trained",
     )
-    epochs: Positive = Field(3, description="of the short trainings, 48 images each")
+    epochs: Positive = Field(2, description="of the short trainings, 48 images each")
     output_dir: str = "outputs/anywhere"
 
 
@@ -131,6 +132,41 @@ class AblationParams(Params):
         default_factory=list, description="of runs that join, <dataset>/<model>/s<seed>"
     )
     output_dir: str = "outputs/ablation"
+
+
+class CompanyParams(Params):
+    """46_the_company: the compared methods in one frame, that of the config `company-isic2017`."""
+
+    dataset: str = Field("isic2017", description="whose committed records are read")
+    designs: Names = Field(
+        ["smp-unet", "smp-unetplusplus", "thin+copy", "thin+sdi"],
+        description="of this collection; the first is the reference",
+    )
+    peers: Names = Field(
+        ["sanet", "pranet", "polyp-pvt", "malunet", "ege-unet"],
+        description="the methods that the papers compare with",
+    )
+    epochs: Positive = 24
+    metric: Literal["dice", "boundary_f"] = Field(
+        "dice", description="of the claims, chosen beforehand; the other one may object"
+    )
+    encoder: str = "mobilenet_v2"
+    encoder_weights: Literal["imagenet"] | None = "imagenet"
+    recipe: str = "paper"
+    image_size: Size = 128
+    batch_size: Positive = 16
+    augment: str = "light"
+    folders: list[str] = Field(
+        default_factory=list, description="of runs that join, <dataset>/<model>/s<seed>"
+    )
+    repeats: Positive = Field(5, description="timed turns of the costs")
+    seed: Seed = Field(0, description="of the lesson on reverse attention")
+    output_dir: str = "outputs/company"
+
+    @property
+    def models(self) -> list[str]:
+        """All of them, the reference first."""
+        return [*self.designs, *self.peers]
 
 
 class EfficiencyParams(Params):
