@@ -26,6 +26,7 @@ result for each processor.
 """
 
 import argparse
+import shlex
 import sys
 from pathlib import Path
 
@@ -70,7 +71,7 @@ def speed(args: argparse.Namespace) -> int:
         per_processor.write(
             args.out,
             device=args.device,
-            command=" ".join(["python benchmarks/against_released.py", *given]),
+            command=shlex.join(["python", "benchmarks/against_released.py", *given]),
             protocol=released_speed.PROTOCOL,
             options={name: getattr(args, name) for name in options},
             allocator=released_speed.ALLOCATOR,
