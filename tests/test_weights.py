@@ -19,7 +19,7 @@ from unetv2.common.params import RunParams
 from unetv2.evaluation import command, score
 from unetv2.evaluation.identity import deciding
 from unetv2.evaluation.weights import record_of
-from unetv2.inference import load, predict
+from unetv2.inference import export, load, predict
 from unetv2.training import run as training
 
 PUBLISHED = load.published()
@@ -83,6 +83,7 @@ def test_a_newcomer_names_them():
     name = PUBLISHED[-1]
     model = unetv2.from_pretrained(name)
     assert not model.training and model.normalisation
+    assert str(export._beside(load.find_run(name), "onnx")) == f"{name}.onnx", "not beside them"
     tests, excluded = command.evaluate(name, f"samples-{load.load_run(name)[1].dataset}")[1:]
     ((_, protocols),) = tests.items()
     assert excluded["excluded"] == 0 and protocols["global"]["dice"] > 0.8
