@@ -1,6 +1,7 @@
 """Skips: SDI's equations, its two forms and its options; what every skip keeps; a reader's own."""
 
 import sys
+from functools import partial
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from unetv2 import skips
-from unetv2.skips import SDI, SKIPS, create_skip
+from unetv2.skips import SDI, SKIPS, create_skip, label
 from unetv2.skips.attention import ChannelAttention, SpatialAttention
 from unetv2.skips.sdi import resize
 
@@ -319,3 +320,23 @@ def test_a_skip_of_ones_own(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="unknown skip 'sdl'; did you mean 'sdi'"):
         create_skip("sdl", (8, 16))
     sys.modules.pop("my_skips")
+
+
+def test_mdu_style_skip_by_hand():
+    """Two levels: e_1 = H[r_1, R e_0], d_1 = H[e_1, R e_0], d_0 = H[e_0, R e_1, R d_1]."""
+    skip, (fine, coarse) = create_skip("mdu-style", (8, 16), c=4).eval(), pyramid((8, 16), (8, 8))
+    pool = partial(F.adaptive_avg_pool2d, output_size=4)
+    up = partial(F.interpolate, size=(8, 8), mode="bilinear", align_corners=True)
+    e0, r1 = skip.reduce[0](fine), skip.reduce[1](coarse)
+    e1 = skip.down[0](torch.cat([r1, pool(e0)], 1))
+    d1 = skip.up[1](torch.cat([e1, pool(e0)], 1))
+    d0 = skip.up[0](torch.cat([e0, up(e1), up(d1)], 1))
+    outputs = skip([fine, coarse])
+    assert torch.equal(outputs[0], d0) and torch.equal(outputs[1], d1)
+
+
+def test_mdu_style_links_neighbours_across_and_all_coarser_ones_on_the_way_up():
+    skip = create_skip("mdu-style", (8,) * 4, c=2)
+    assert [unit[0].in_channels for unit in skip.down] == [4, 6, 8]
+    assert [unit[0].in_channels for unit in skip.up] == [10, 10, 8, 4]  # 2 + 3, 3 + 2, 3 + 1, 2 + 0
+    assert "widths not public" in label("mdu-style")

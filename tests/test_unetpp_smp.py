@@ -2,10 +2,14 @@
 parts.
 """
 
+import json
+from pathlib import Path
+
 import pytest
 import segmentation_models_pytorch as smp
 import torch
 
+from unetv2.networks import create_model, supervised
 from unetv2.networks.any_smp import UpsampledUnet
 from unetv2.networks.encoders import UpsampledFirst
 from unetv2.networks.unetpp_smp import NestedUnetPlusPlus
@@ -213,3 +217,87 @@ def test_bad_use():
         build(deep_supervision=False).prune(2)
     with pytest.raises(RuntimeError, match=r"divisible by 32.*\(64, 96\)"):
         model(torch.rand(1, 3, 64, 70))
+
+
+# UNet+: the same grid with short skips ------------------------------------------------------------
+
+
+def test_a_node_of_unet_plus_reads_its_left_neighbour_alone():
+    plus = build(member="unet+").eval()
+    skips = {name: block.conv1[0].in_channels for name, block in plus.decoder.blocks.items()}
+    widths = plus.encoder.out_channels[1:]
+    below = {"x_2_3": widths[1], "x_1_3": widths[1], "x_0_2": 128}  # of X^{0,2}, X^{0,3}, X^{1,3}
+    for name, n in below.items():
+        level = 3 - int(name[-1])
+        assert skips[name] == n + widths[level], name
+    dense = build().decoder.blocks["x_1_3"].conv1[0].in_channels
+    assert dense == widths[1] + 3 * widths[0]
+
+
+def test_depth_two_of_unet_plus_has_one_link_less_than_unet_plus_plus():
+    """X^{0,2} reads X^{0,0} in UNet++ and not in UNet+; all other nodes are the same."""
+    options = {"encoder_depth": 3, "decoder_channels": (32, 16, 8)}
+    plus, dense = build(member="unet+", **options), build(**options)
+    first, kernel, width = dense.encoder.out_channels[1], 9, 16
+    assert count(dense) - count(plus) == first * width * kernel
+    outputs = plus.train()(image(batch=2))
+    assert [o.shape for o in outputs] == [(2, 1, 64, 64)] * 2
+    sum(o.square().mean() for o in outputs).backward()
+    assert all(p.grad is not None for p in plus.parameters())
+    small = plus.eval().prune(1)
+    plus.output = 1
+    assert torch.equal(small(image()), plus(image()))
+
+
+def test_another_member_is_one_error():
+    with pytest.raises(ValueError, match=r"unknown member .* 'unet-e'.*Valid: unet\+, unet\+\+"):
+        build(member="unet-e")
+
+
+# The backbones of the UNet++ article --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("encoder", ["vgg19", "resnet152", "densenet201"])
+@pytest.mark.parametrize("name", ["smp-unet", "smp-unetplus-ds", "smp-unetplusplus-ds"])
+def test_a_training_step_over_the_backbones_of_the_article(name, encoder):
+    """Shapes alone, on the meta device: nothing of these large networks is computed."""
+    with torch.device("meta"):
+        model = create_model(name, encoder, deep_supervision=supervised(name)).train()
+        x, y = torch.rand(2, 3, 64, 64), torch.rand(2, 1, 64, 64)
+        outputs = model(x)
+        outputs = outputs if isinstance(outputs, list) else [outputs]
+        assert [o.shape for o in outputs] == [y.shape] * (4 if supervised(name) else 1)
+        sum(hybrid(o, y) for o in outputs).backward()
+        optimizer = torch.optim.SGD(model.parameters(), 0.1)
+        optimizer.step()
+    heads = [n for n, p in model.named_parameters() if "head" in n and p.grad is None]
+    assert not heads, "each head learns"
+
+
+def test_a_real_step_of_unet_plus_lowers_the_loss():
+    torch.manual_seed(0)
+    model = create_model("smp-unetplus-ds", SMALL, deep_supervision=True).train()
+    optimizer = torch.optim.Adam(model.parameters(), 1e-2)
+    x, y = image(batch=2), torch.zeros(2, 1, 64, 64)
+    x[..., :32] += 2
+    y[..., :32] = 1
+    values = []
+    for _ in range(4):
+        values.append(sum(hybrid(o, y) for o in model(x)))
+        optimizer.zero_grad()
+        values[-1].backward()
+        optimizer.step()
+    assert values[-1] < values[0]
+
+
+def test_the_counts_of_the_backbones_are_committed():
+    """VGG-19's, ResNet-152's and DenseNet-201's own parameters as torchvision counts them, less
+    their classifiers.
+    """
+    folder = Path(__file__).resolve().parents[1] / "outputs" / "results"
+    found = json.loads((folder / "backbones.json").read_text())["backbones"]
+    own = {"VGG-19": 20_024_384, "ResNet-152": 58_143_808, "DenseNet-201": 18_092_928}
+    for title, rows in found.items():
+        assert {row["parameters, encoder"] for row in rows.values()} == {own[title]}
+        unet, plus, dense = (row["parameters"] for row in rows.values())
+        assert own[title] < unet < plus < dense

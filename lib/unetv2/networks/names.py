@@ -47,10 +47,12 @@ FAMILY = {  # UNet++'s own: what readers see
     "tmi-unet++-l2": "UNet++ L2",
     "tmi-unet++-l3": "UNet++ L3",
 }
-FILLED = {  # smp's decoders over an encoder whose missing stride-2 level is filled
+FILLED = {  # smp's blocks over an encoder whose stride-2 level is filled where it is missing
     "smp-unet-stride2": "U-Net (smp), stride 2 filled",
     "smp-unetplusplus-stride2": "UNet++ (smp), stride 2 filled",
     "smp-unetplusplus-ds": "UNet++ (smp), supervised",
+    "smp-unetplus": "UNet+ (smp)",
+    "smp-unetplus-ds": "UNet+ (smp), supervised",
 }
 PUBLISHED = {"unetv2": "U-Net v2", "unetv2-released": "U-Net v2, released order"}
 

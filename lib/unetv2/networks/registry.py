@@ -143,8 +143,9 @@ def _assemble(name: str, settings: dict, deep_supervision: bool) -> nn.Module:
         own["deep_supervision"] = deep_supervision
         return with_skip(found.base.removeprefix("smp-"), **settings, **own)
     if name in FILLED and name != "smp-unet-stride2":
+        member = "unet++" if "plusplus" in name else "unet+"
         own = {"upsample_first": True, "deep_supervision": deep_supervision}
-        return NestedUnetPlusPlus(**settings, **own)
+        return NestedUnetPlusPlus(member=member, **settings, **own)
     if deep_supervision and name == "smp-unet":
         return SupervisedUnet(**settings)
     if deep_supervision:

@@ -1,11 +1,12 @@
-"""UNet++ over any segmentation-models-pytorch or timm encoder, with what smp's own lacks.
+"""UNet++ and UNet+ over any segmentation-models-pytorch or timm encoder, with what smp's lacks.
 
 smp.UnetPlusPlus has one head. Here every top node X^{0,1..L} of its grid can have one: deep
 supervision in training, the mean of the heads or one head in use, and `prune`, which cuts off the
 deeper part of grid and encoder. The grid is `skips.graph("unet++", L)`, L = encoder_depth - 1, its
 finest level at stride 2; blocks, names and widths are smp's, so that without supervision state_dict
 and logits are those of smp.UnetPlusPlus (its VGG checkpoints hold a `decoder.center` that never
-runs: load them with strict=False).
+runs: load them with strict=False). UNet+ is the same grid with short skips alone, `graph("unet+",
+L)`: the backbone studies of the UNet++ article set the two beside U-Net.
 
 Encoders that begin at stride 4 (PVT, Swin, ConvNeXt, ...) leave smp's stride-2 level without
 channels, and with it the top row of the grid. The remedy in the U-Net v2 paper's comparisons is to
@@ -30,6 +31,7 @@ from segmentation_models_pytorch.decoders.unetplusplus.decoder import DecoderBlo
 from segmentation_models_pytorch.encoders import TimmUniversalEncoder
 from torch import Tensor, nn
 
+from ..common.errors import unknown
 from ..skips.graph import graph, needed
 from .encoders import UpsampledFirst, encoder, normalisation
 from .family import Heads, average
@@ -43,10 +45,16 @@ class _Grid(nn.Module):
     """
 
     def __init__(
-        self, encoder: Sequence[int], decoder: Sequence[int], columns: Sequence[int], **options: Any
+        self,
+        encoder: Sequence[int],
+        decoder: Sequence[int],
+        columns: Sequence[int],
+        member: str,
+        **options: Any,
     ):
         super().__init__()
         self.depth = len(decoder) - 1
+        self.member, self.graph = member, graph(member, self.depth)
 
         def width(
             i: int, j: int
@@ -54,10 +62,11 @@ class _Grid(nn.Module):
             return decoder[self.depth - 1 - i] if i + j == self.depth and j else encoder[i]
 
         self.blocks = nn.ModuleDict()
-        for (i, j), _ in needed(graph("unet++", self.depth), columns):
+        for (i, j), inputs in needed(self.graph, columns):
             if j:
+                skips = (len(inputs) - 1) * encoder[i]
                 self.blocks[self.name(i, j)] = DecoderBlock(
-                    width(i + 1, j - 1), j * encoder[i], width(i, j), **options
+                    width(i + 1, j - 1), skips, width(i, j), **options
                 )
         if self.depth in columns:
             self.blocks[f"x_0_{self.depth}"] = DecoderBlock(
@@ -70,7 +79,7 @@ class _Grid(nn.Module):
     def forward(self, features: list[Tensor], columns: Sequence[int]) -> list[Tensor]:
         """X^{0,j} for j in `columns`, that of j = L at full size."""
         x = {(i, 0): feature for i, feature in enumerate(features[1:])}
-        for (i, j), inputs in needed(graph("unet++", self.depth), columns):
+        for (i, j), inputs in needed(self.graph, columns):
             if j:
                 skips = [
                     x[source] for source, _ in inputs[:0:-1]
@@ -103,9 +112,11 @@ class NestedUnetPlusPlus(Heads, SegmentationModel):
             left as it is.
         pruned: build what `prune(pruned)` leaves. Set by `prune`, so that its result can be saved
             and loaded.
+        member: "unet++", or "unet+": X^{i,j} reads X^{i,j-1} alone of its level.
 
     Raises:
-        ValueError: no classes; head or depth out of range; supervision without a stride-2 level.
+        ValueError: no classes; another member; head or depth out of range; supervision without a
+            stride-2 level.
     """
 
     @supports_config_loading
@@ -126,11 +137,14 @@ class NestedUnetPlusPlus(Heads, SegmentationModel):
         output: int | Literal["averaged"] = "averaged",
         upsample_first: bool = False,
         pruned: int | None = None,
+        member: Literal["unet++", "unet+"] = "unet++",
         **kwargs: Any,
     ):
         super().__init__()
         if classes < 1:
             raise ValueError(f"classes={classes} must be at least 1; a binary mask has 1 class")
+        if member not in ("unet++", "unet+"):
+            raise unknown("member of the family over an encoder", member, ("unet++", "unet+"))
         deepest = encoder_depth - 1 if pruned is None else pruned
         if not 1 <= deepest < encoder_depth == len(decoder_channels):
             given = f"encoder_depth={encoder_depth}, pruned={pruned}"
@@ -149,7 +163,7 @@ class NestedUnetPlusPlus(Heads, SegmentationModel):
             raise ValueError(f"{encoder_name} has no stride-2 level to carry heads: {cure}")
         self.columns = list(range(deepest, 0, -1)) if deep_supervision else [deepest]
         self.decoder = _Grid(
-            channels[1:], decoder_channels, self.columns, use_norm=decoder_use_norm,
+            channels[1:], decoder_channels, self.columns, member, use_norm=decoder_use_norm,
             attention_type=decoder_attention_type, interpolation_mode=decoder_interpolation,
         )  # fmt: skip
         width, scale = (

@@ -15,11 +15,12 @@ from torch import nn
 
 from ..common.errors import unknown
 from .copy import Copy, MatchedCopy
+from .mdu import MDUStyle
 from .nested import NestedSkip
 from .sdi import SDI
 
-__all__ = ["SDI", "SKIPS", "Copy", "MatchedCopy", "NestedSkip", "create_skip", "is_skip", "label"]
-__all__ += ["source"]
+__all__ = ["SDI", "SKIPS", "Copy", "MDUStyle", "MatchedCopy", "NestedSkip", "create_skip"]
+__all__ += ["is_skip", "label", "source"]
 
 _GATES = "spatial-channel"  # the attention of Eq. 1, in the paper's order
 
@@ -37,6 +38,7 @@ SKIPS: dict[
     "sdi-unitbias": (partial(SDI, unit_bias=True), "SDI with biases that start at 1"),
     "sdi-shared": (partial(SDI, shared=True), "SDI with shared convolutions"),
     "sdi-released": (partial(SDI, attention="channel-spatial"), "SDI, released order"),
+    "mdu-style": (MDUStyle, "MDU-style (widths not public)"),
 }
 _OWN = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")  # module:Class, a reader's own
 

@@ -37,6 +37,7 @@ COLOURS = {
     "sdi-unitbias": "#8C6D31",
     "sdi-shared": "#882255",
     "sdi-released": "#999999",
+    "mdu-style": "#661100",
 }
 OTHERS = (  # for what is no skip of ours; none is that of copy, nested or SDI
     "#CC79A7",
