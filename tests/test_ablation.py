@@ -190,6 +190,8 @@ def test_what_is_missing_is_one_sentence_and_crashes_nothing(tmp_path):
     assert compared.text.iloc[0] == "no record yet of copy with attention (24 epochs)"
     assert "no verdict from fewer than 5 seeds" in compared.text.iloc[5]
     assert len(ablation.said(compared)) == 1
+    assert ablation.brief(compared[4:6]).startswith("nested (24 epochs): waits; SDI (24 epochs): +")
+    assert DATASET in ablation.datasets(found.params)
     assert set(ablation.compare(found, ablation.factorial(24)).seeds) == {0}
     nothing = look(tmp_path, epochs=6)
     none = "None of the 10 arms has a record at 6 epochs yet."

@@ -21,6 +21,7 @@ import pandas as pd
 import torch
 
 from .. import costs, networks
+from ..common import env
 from ..common.params import PLACES, RunParams, file_name, slug
 from ..evaluation import record, stats
 from ..evaluation.identity import AFTERWARDS, TRAINING_VERSION
@@ -194,6 +195,12 @@ def _models(own: str | None) -> list[str]:
     several = [f"{one}-c{c}" for one in leaders(own) for c in WIDTHS if c != 32]
     names = [*leaders(own), *ARMS, *CORNERS.values(), *sum(ROWS.values(), ()), *several]
     return list(dict.fromkeys(names))
+
+
+def datasets(params: AblationParams) -> list[str]:
+    """The folders of datasets that have records, committed or in the folders of `params`."""
+    tops = [env.path(record.FOLDER), *map(env.path, params.folders)]
+    return sorted({path.name for top in tops for path in top.glob("*/")})
 
 
 def leaders(own: str | None) -> tuple[str, ...]:
@@ -550,6 +557,18 @@ def said(compared: pd.DataFrame, what: str = "") -> list[str]:
     there = compared[compared.seeds > 0]
     before = f"{what}, " if what else ""
     return [f"{before}{label(row.Index)}: {row.text}" for row in there.itertuples()]
+
+
+def brief(compared: pd.DataFrame) -> str:
+    """Rows of `compare` in a line: the difference and the verdict of each, or that it waits."""
+    parts = []
+    for row in compared.itertuples():
+        name = row.Index if isinstance(row.Index, str) else ", ".join(row.Index)
+        word = row.verdict or "no verdict"
+        seeds = f"{row.seeds} seed" + "s" * (row.seeds > 1)
+        found = f"{row.mean_difference:+.2f} from {seeds}, {word}" if row.seeds else "waits"
+        parts.append(f"{name}: {found}")
+    return "; ".join(parts) or "waits"
 
 
 def claims(sections: Mapping[str, pd.DataFrame]) -> list[str]:
