@@ -15,9 +15,11 @@ __all__ = [
     "EfficiencyParams",
     "FigureParams",
     "LessonParams",
+    "OwnImagesParams",
     "ReadingParams",
     "StartParams",
     "StudyParams",
+    "WorldsParams",
 ]
 
 
@@ -169,6 +171,36 @@ class CompanyParams(Params):
         return [*self.designs, *self.peers]
 
 
+class WorldsParams(Params):
+    """44_when_skips_help: which skip wins where, from records of real and of generated images."""
+
+    dataset: str = Field("isic2017", description="real images: maps set to zero, spoilt images")
+    hospitals: Annotated[list[str], Field(min_length=2)] = Field(
+        ["kvasir", "clinicdb"], description="each is trained on alone and tested on all"
+    )
+    steps: Annotated[list[Annotated[float, Field(ge=0, le=1)]], Field(min_length=2)] = Field(
+        [0, 1], description="of each knob of the generator, from easy to hard"
+    )
+    models: Annotated[Names, Field(min_length=2)] = Field(
+        ["thin+copy", "thin+nested", "thin+sdi"], description="the first is the reference"
+    )
+    levels: Positive = Field(
+        3, description="the coarsest, of four, that a skip keeps without its finest"
+    )
+    metric: Literal["dice", "boundary_f"] = Field(
+        "dice", description="of the claims, chosen beforehand; the other one may object"
+    )
+    folders: list[str] = Field(
+        default_factory=list, description="of runs that join, <dataset>/<model>/s<seed>"
+    )
+    output_dir: str = "outputs/worlds"
+
+    @property
+    def every(self) -> list[str]:
+        """The models, and each of them without its finest level."""
+        return [*self.models, *(f"{model}-l{self.levels}" for model in self.models)]
+
+
 class EfficiencyParams(Params):
     """42_efficiency: what each model costs, counted and timed."""
 
@@ -224,3 +256,21 @@ class FigureParams(Params):
         description="weights of this repository, shown on its samples; none named: all",
     )
     output_dir: str = "outputs/figures"
+
+
+class OwnImagesParams(Params):
+    """60_your_own_images: a folder of photos and masks, from the check to a submission."""
+
+    folder: str | None = Field(
+        None,
+        description="holds images/ and masks/, or both in train/, val/ and test/; None: samples",
+    )
+    networks: Names = Field(
+        ["isic2017-thin+sdi", "isic2017-thin+copy", "isic2017-thin+nested"],
+        description="published weights or run folders; the first is used alone, all as an ensemble",
+    )
+    seed: Seed = 0
+    encoder: str = Field("tu-test_resnet", description="of the short training from random weights")
+    image_size: Size = Field(64, description="of the short training from random weights")
+    epochs: Positive = Field(10, description="of each of the two short trainings")
+    output_dir: str = "outputs/own_images"

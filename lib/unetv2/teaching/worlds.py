@@ -1,0 +1,406 @@
+"""44_when_skips_help: in which world which skip helps, and what its finest map is for.
+
+A **stage** is what runs were trained and tested on; its runs differ in model and seed alone. On a
+stage the scores of all images are there, and `ablation.compare` gives intervals for other seeds and
+other images together. The studies of a record (maps set to zero, spoilt images) hold means over
+images: their intervals are for other seeds, on the same images. Both make the same columns.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ..data.synthetic import Knobs
+from ..evaluation import metrics, record, stats
+from . import ablation
+from .ablation import Cell, Landed, short
+from .other_rules import fullest, series
+from .params import AblationParams, WorldsParams
+
+__all__ = ["DEFAULT", "away", "beyond", "claims", "corrupted", "gains", "leans", "level_name"]
+__all__ += ["moved", "pairs", "scores", "second", "spoilt", "stage", "stages", "state", "sweep"]
+__all__ += ["title", "without", "zeroed"]
+
+DEFAULT = "synthetic"
+KNOBS = asdict(Knobs())
+Records = Sequence[Mapping[str, Any]]
+
+
+# What has landed ----------------------------------------------------------------------------------
+
+
+def sweep(steps: Iterable[float]) -> list[str]:
+    """The datasets of the sweep: the default world, then each knob alone at each of `steps`."""
+    return [DEFAULT, *(f"{DEFAULT}:{knob}={step:g}" for knob in KNOBS for step in steps)]
+
+
+def title(dataset: str) -> str:
+    """ "hair = 1" for `synthetic:hair=1`; a real dataset's name as it is."""
+    kind, _, knobs = dataset.partition(":")
+    return knobs.replace("=", " = ") if knobs else {DEFAULT: "default"}.get(kind, dataset)
+
+
+def without(model: str, levels: int) -> str:
+    """The name of `model` whose skip takes the `levels` coarsest levels alone."""
+    return f"{model}-l{levels}"
+
+
+def stage(records: Records, params: WorldsParams) -> Landed:
+    """The runs of the fullest series of `records` (see `other_rules`), the other series named."""
+    parts = series(records)
+    name = fullest(parts)
+    others = {other: len(part) for other, part in parts.items() if other != name}
+    beside = [f"{other} ({runs} run{'s' * (runs > 1)})" for other, runs in others.items()]
+    settings = AblationParams(dataset=params.dataset, metric=params.metric)
+    return Landed(settings, parts.get(name, []), [], beside)
+
+
+def stages(params: WorldsParams, datasets: Iterable[str]) -> dict[str, Landed]:
+    """Each dataset by its `title`, trained and tested on.
+
+    Raises:
+        ValueError: a damaged record; a dataset that is asked for twice.
+    """
+    names = list(datasets)
+    if len(set(names)) < len(names):
+        raise ValueError(f"a dataset stands twice in {', '.join(names)}: name each once")
+    return {
+        title(name): stage(record.collect(name, params.every, params.folders), params)
+        for name in names
+    }
+
+
+def away(found: Landed, test: str) -> Landed:
+    """The same runs, tested on another dataset: those whose records have it (`also_test`)."""
+    records = []
+    for one in found.records:
+        other = one["studies"].get("others", {}).get(test)
+        records += [{**one, "tests": other["tests"]}] if other else []
+    return replace(found, records=records)
+
+
+def state(of: Mapping[str, Landed], models: Sequence[str], what: str) -> str:
+    """What has landed of all stages and models, what is missing, and where seeds differ."""
+    there = {
+        name: [m for m in models if found.seeds(_cell(found, m))] for name, found in of.items()
+    }
+    whole = [name for name, held in there.items() if len(held) == len(models)]
+    parts = {
+        name: [m for m in models if m not in held]
+        for name, held in there.items()
+        if 0 < len(held) < len(models)
+    }
+    if not whole and not parts:
+        return f"None of the {len(of)} {what} has a record yet."
+    text = f"{len(whole)} of {len(of)} {what} have records of all {len(models)} networks"
+    absent = [name for name, held in there.items() if not held]
+    lacking = [f"{name} ({ablation.spelled(map(short, ms))})" for name, ms in parts.items()]
+    if absent or lacking:
+        text += f"; missing: {ablation.spelled([*lacking, *absent])}"
+    seeds = {n: {tuple(of[n].seeds(_cell(of[n], m))) for m in held} for n, held in there.items()}
+    if odd := [name for name, kinds in seeds.items() if len(kinds) > 1]:
+        text += f". The seeds of the networks differ in {ablation.spelled(odd)}: a comparison"
+        text += " takes those that both sides have"
+    fewest = min((len(one) for kinds in seeds.values() for one in kinds), default=0)
+    if fewest < stats.SEEDS_FOR_A_VERDICT:
+        text += f". Fewer than {stats.SEEDS_FOR_A_VERDICT} seeds are numbers without a verdict"
+    beside = [one for found in of.values() for one in found.left_out]
+    if beside:
+        text += f". Not mixed in: {ablation.spelled(beside, 4)}"
+    return text + "."
+
+
+def _cell(found: Landed, model: str) -> Cell:
+    """The cell of `model` on a stage, where a model has one."""
+    return next((cell for cell in found.scores if cell.model == model), Cell(model, 0))
+
+
+def scores(of: Mapping[str, Landed], models: Sequence[str]) -> pd.DataFrame:
+    """Mean ± deviation over seeds of the metric, points: a row for each stage with records."""
+    rows: dict[str, dict[str, str]] = {}
+    for name, found in of.items():
+        for model in models:
+            if found.seeds(cell := _cell(found, model)):
+                by_seed = 100 * found.wide(cell, found.params.metric).mean(axis=1)
+                spread = f" ± {by_seed.std():.2f}" * (len(by_seed) > 1)
+                rows.setdefault(name, {})[short(model)] = f"{by_seed.mean():.2f}{spread}"
+    return pd.DataFrame(rows).T.fillna("").rename_axis("points")
+
+
+# Differences on stages ----------------------------------------------------------------------------
+
+Named = Mapping[str, tuple[str, str]]
+
+
+def pairs(models: Sequence[str], levels: int | None = None) -> dict[str, tuple[str, str]]:
+    """Each model against the first; with `levels` each one without its finest level against it."""
+    if levels is None:
+        return {short(model): (model, models[0]) for model in models[1:]}
+    return {short(model): (without(model, levels), model) for model in models}
+
+
+def gains(of: Mapping[str, Landed], named: Named, comparisons: int | None = None) -> pd.DataFrame:
+    """`ablation.compare` of each pair on each stage, corrected for all of them, landed or not.
+
+    The columns `place` (the stage) and `arm` (the pair) join.
+
+    Raises:
+        ValueError: two runs of a stage were scored on other images.
+    """
+    tables = []
+    for name, found in of.items():
+        weights = {
+            f"{name}: {arm}": {_cell(found, one): 1.0, _cell(found, less): -1.0}
+            for arm, (one, less) in named.items()
+        }
+        table = ablation.compare(found, weights, comparisons or len(of) * len(named))
+        tables.append(table.assign(place=name, arm=list(named)))
+    whole = pd.concat(tables)
+    no_cell = (whole.seeds == 0) & whole.text.str.startswith("no record")
+    return whole.assign(text=whole.text.mask(no_cell, "no record yet"))
+
+
+def second(table: pd.DataFrame) -> pd.DataFrame:
+    """A table of differences with the second metric, which is not corrected, as its first."""
+    names = {"second_difference": "mean_difference", "second_low": "ci_low"}
+    names |= {"second_high": "ci_high", "second_by_seed": "by_seed"}
+    return table.drop(columns=[*names.values()], errors="ignore").rename(columns=names)
+
+
+def moved(of: Mapping[str, Landed], named: Named, steps: Sequence[float]) -> pd.DataFrame:
+    """How much a gain grows when a knob goes from the first to the last of `steps`.
+
+    Two worlds have other images and other trainings, so the two gains are independent and the
+    squares of their half widths add up (Banerjee, as in `stats.crossed`). No verdict is given on
+    the second metric.
+    """
+    number = len(KNOBS) * len(named)
+    ends = [{knob: f"{knob} = {step:g}" for knob in KNOBS} for step in (steps[0], steps[-1])]
+    names = [name for end in ends for name in end.values()]
+    table = gains({name: of[name] for name in names}, named, number).set_index(["place", "arm"])
+    rows = {}
+    for knob in KNOBS:
+        for arm in named:
+            low, high = (table.loc[(end[knob], arm)] for end in ends)
+            rows[f"{knob}: {arm}"] = {"place": knob, "arm": arm} | _apart(low, high)
+    return pd.DataFrame(rows).T.infer_objects()
+
+
+def _apart(low: pd.Series, high: pd.Series) -> dict[str, Any]:
+    mean = high.mean_difference - low.mean_difference
+    half = float(np.hypot(*((row.ci_high - row.ci_low) / 2 for row in (low, high))))
+    seeds = int(min(low.seeds, high.seeds))
+    found = {"mean_difference": mean, "ci_low": mean - half, "ci_high": mean + half}
+    side = int(mean > half) - int(mean < -half) if seeds >= stats.SEEDS_FOR_A_VERDICT else 0
+    word = {1: "more where it is hard", -1: "less where it is hard", 0: ""}[side]
+    text = f"{mean:+.2f} points [{mean - half:+.2f}, {mean + half:+.2f}], {seeds} seeds: "
+    text += word or _why(seeds)
+    return found | {"seeds": seeds, "verdict": word, "text": text if seeds else "no record yet"}
+
+
+def _why(seeds: int) -> str:
+    if seeds < stats.SEEDS_FOR_A_VERDICT:
+        return f"no verdict from fewer than {stats.SEEDS_FOR_A_VERDICT} seeds"
+    return "no difference shown"
+
+
+# Maps of the skip set to zero ---------------------------------------------------------------------
+
+
+def level_name(level: int, levels: int) -> str:
+    """A map of a skip over the `levels` coarsest of an encoder of stride 32."""
+    ends = {0: "finest", levels - 1: "coarsest"}
+    return f"1/{32 >> (levels - 1 - level)}" + (f", {ends[level]}" if level in ends else "")
+
+
+def zeroed(records: Records, models: Sequence[str]) -> pd.DataFrame:
+    """How the scores of a trained net change when one map of its skip is zero, in points.
+
+    Returns:
+        model, seed, level (0 is the finest), levels, images, `dice` and `boundary_f`, each with the
+        map less without nothing missing; the mean over tests. Runs without this study have no row.
+    """
+    found = []
+    for one in records:
+        run = _of(one)
+        for test, study in (
+            one["studies"].get("skips", {}).items() if run["model"] in models else ()
+        ):
+            base = {name: study[name][0] for name in ("dice", "boundary_f")}
+            for place, level in enumerate(study["levels"][1:], 1):
+                change = {name: 100 * (study[name][place] - base[name]) for name in base}
+                row = run | {"level": level, "levels": len(study["levels"]) - 1, "test": test}
+                found.append(row | change | {"images": study["images"]})
+    columns = ["model", "seed", "level", "levels", "test", "dice", "boundary_f", "images"]
+    table = pd.DataFrame(found, columns=columns)
+    how = {"dice": "mean", "boundary_f": "mean", "images": "sum"}
+    return table.groupby(["model", "seed", "level", "levels"], sort=False).agg(how).reset_index()
+
+
+def leans(table: pd.DataFrame, models: Sequence[str], reference: str | None = None) -> pd.DataFrame:
+    """What each map is worth to each net: the change of Dice when it is zero; boundary F objects.
+
+    Args:
+        table: of `zeroed`.
+        reference: then the change less that of this model, seed by seed.
+
+    Returns:
+        the columns of `stats.compare`, `place` (the model) and `arm` (the map); intervals for
+        other seeds, corrected for all rows.
+    """
+    wide = table.pivot(index="seed", columns=["model", "level"], values=["dice", "boundary_f"])
+    images = int(table.images.max()) if len(table) else 0
+    levels = int(table.levels.max()) if len(table) else 4
+    others = [model for model in models if model != reference]
+    words = ("gains", "loses") if reference is None else ("loses less", "loses more")
+    rows = {}
+    for model in others:
+        for level in range(levels):
+            values = [_seeds(wide, score, model, level) for score in ("dice", "boundary_f")]
+            if reference is not None:
+                theirs = (_seeds(wide, score, reference, level) for score in ("dice", "boundary_f"))
+                values = [(a - b).dropna() for a, b in zip(values, theirs, strict=True)]
+            arm = level_name(level, levels)
+            name = f"{short(model)} without {arm}"
+            name += f", against {short(reference)}" if reference else ""
+            row = _over_seeds(*values, images, len(others) * levels, words)
+            rows[name] = {"place": short(model), "arm": arm, "model": model} | row
+    return pd.DataFrame(rows).T.infer_objects()
+
+
+def _seeds(wide: pd.DataFrame, *key: Any) -> pd.Series:
+    """The values of a column by seed; none where there is no such column."""
+    return wide[key].dropna() if key in wide.columns else pd.Series(dtype=float)
+
+
+def _over_seeds(
+    first: pd.Series, other: pd.Series, images: int, comparisons: int, words: tuple[str, str]
+) -> dict[str, Any]:
+    """A row for values in points of several seeds on the same images: t over the seeds."""
+    found, objection = _interval(first, images, comparisons), _interval(other, images, 1)
+    if not len(first):
+        return stats.columns(found, objection, stats.Claim("", "no record yet"))
+    if len(first) == 1:
+        text = f"{first.iloc[0]:+.2f} points, 1 seed: {_why(1)}"
+        return stats.columns(found, objection, stats.Claim("", text))
+    claim = stats.claim(found, objection)
+    word = {"better": words[0], "worse": words[1], "": ""}[claim.verdict]
+    text = claim.text.removesuffix(claim.verdict) + word if word else claim.text
+    text = text.replace(f"{images} groups", f"the same {images} images")
+    return stats.columns(found, objection, stats.Claim(word, text))
+
+
+def _interval(values: pd.Series, images: int, comparisons: int) -> stats.Difference:
+    """Of points; the two-sided interval for other seeds, at the level corrected."""
+    from scipy.special import stdtrit
+
+    x, k = values.to_numpy(float) / 100, len(values)
+    mean = x.mean() if k else np.nan
+    alpha = 0.05 / comparisons
+    half = -stdtrit(k - 1, alpha / 2) * x.std(ddof=1) / k**0.5 if k > 1 else np.nan
+    ends = {"low": mean - half, "high": mean + half, "level": 1 - alpha, "p": np.nan}
+    sizes = {"seeds": k, "groups": images, "images": images, "comparisons": comparisons}
+    return stats.Difference(mean=mean, **ends, **sizes, by_seed=tuple(x.tolist()))
+
+
+def _of(one: Mapping[str, Any]) -> dict[str, Any]:
+    return {"model": one["params"]["model"], "seed": one["params"]["seed"]}
+
+
+# Spoilt images ------------------------------------------------------------------------------------
+
+
+def corrupted(records: Records) -> pd.DataFrame:
+    """The scores under the corruptions of the records' study, in points.
+
+    Returns:
+        model, seed, kind, step (0: the image as it is), images, `dice` (the mean over images) and
+        `global` (of the pooled pixels); the mean over tests.
+    """
+    found = []
+    for one in records:
+        for test, study in one["studies"].get("corruptions", {}).items():
+            for kind, scored in study["kinds"].items():
+                for step, dice, counts in zip(
+                    study["steps"], scored["dice"], scored["global"], strict=True
+                ):
+                    pooled = np.mean([metrics.dice_iou(*of)[0] for of in counts])
+                    row = _of(one) | {"kind": kind, "step": step, "test": test}
+                    row |= {"dice": 100 * dice, "global": 100 * pooled, "images": study["images"]}
+                    found.append(row)
+    columns = ["model", "seed", "kind", "step", "test", "dice", "global", "images"]
+    table = pd.DataFrame(found, columns=columns)
+    how = {"dice": "mean", "global": "mean", "images": "sum"}
+    return table.groupby(["model", "seed", "kind", "step"], sort=False).agg(how).reset_index()
+
+
+def spoilt(table: pd.DataFrame, named: Named) -> pd.DataFrame:
+    """The gain of each pair under each corruption and step, corrected for all of them.
+
+    Columns as `leans`, with `place` (the corruption), `arm` (the step) and `pair`.
+    """
+    kinds, steps = _kinds(table)
+    wide = table.pivot(index="seed", columns=["model", "kind", "step"], values=["dice", "global"])
+    images = int(table.images.max()) if len(table) else 0
+    number, rows = len(named) * len(kinds) * len(steps), {}
+    for arm, (one, less) in named.items():
+        for kind in kinds:
+            for step in steps:
+                values = [
+                    (_seeds(wide, s, one, kind, step) - _seeds(wide, s, less, kind, step)).dropna()
+                    for s in ("dice", "global")
+                ]
+                row = _over_seeds(*values, images, number, ("better", "worse"))
+                rows[f"{kind} {step}, {arm}"] = {"place": kind, "arm": str(step), "pair": arm} | row
+    return pd.DataFrame(rows).T.infer_objects()
+
+
+def beyond(table: pd.DataFrame, named: Named) -> pd.DataFrame:
+    """Who loses less: the gain on spoilt images, mean of the five steps, less that on clean ones.
+
+    Columns as `leans`, with `place` (the corruption) and `arm` (the pair).
+    """
+    kinds, _ = _kinds(table)
+    rows = {}
+    images = int(table.images.max()) if len(table) else 0
+    bad = table[table.step > 0].groupby(["seed", "model", "kind"])[["dice", "global"]].mean()
+    clean = table[table.step == 0].set_index(["seed", "model", "kind"])[["dice", "global"]]
+    wide = (bad - clean).unstack(["model", "kind"])
+    for kind in kinds:
+        for arm, (one, less) in named.items():
+            values = [
+                (_seeds(wide, s, one, kind) - _seeds(wide, s, less, kind)).dropna()
+                for s in ("dice", "global")
+            ]
+            words = ("loses less", "loses more")
+            row = _over_seeds(*values, images, len(kinds) * len(named), words)
+            rows[f"{kind}: {arm}"] = {"place": kind, "arm": arm} | row
+    return pd.DataFrame(rows).T.infer_objects()
+
+
+def _kinds(table: pd.DataFrame) -> tuple[list[str], list[int]]:
+    from ..data.corrupt import CORRUPTIONS, STEPS
+
+    return list(table.kind.unique()) or list(CORRUPTIONS), [0, *STEPS]
+
+
+# What may be claimed ------------------------------------------------------------------------------
+
+
+def claims(sections: Mapping[str, pd.DataFrame]) -> list[str]:
+    """What the tables of differences together allow to say, in lines of Markdown."""
+    kinds: dict[str, list[str]] = {"claimed": [], "open": [], "few": [], "missing": []}
+    for name, table in sections.items():
+        for question, row in table.iterrows():
+            few = row.seeds < stats.SEEDS_FOR_A_VERDICT
+            kind = "missing" if not row.seeds else "few" if few else "open"
+            kinds["claimed" if row.verdict else kind].append(f"{name}, {question}: {row.text}")
+    lines = ["**What may be claimed, on these images and for these trainings:**", ""]
+    lines += [f"* {line}" for line in kinds["claimed"] or ["nothing yet"]]
+    number = sum(map(len, kinds.values()))
+    rest = f"Of {number} comparisons {len(kinds['claimed'])} have a verdict, {len(kinds['open'])}"
+    rest += f" have five seeds and none, {len(kinds['few'])} have fewer seeds, and"
+    return [*lines, "", f"{rest} {len(kinds['missing'])} wait for records."]
