@@ -17,11 +17,9 @@ import re
 from dataclasses import dataclass
 
 from ..common.errors import unknown
-from ..skips import SKIPS, is_skip
-from ..skips import label as skip_label
 
-__all__ = ["Parts", "check_model", "has_own_encoder", "is_family", "label", "list_models"]
-__all__ += ["parts", "supervised"]
+__all__ = ["Parts", "check_model", "check_pretrained", "has_own_encoder", "is_family", "label"]
+__all__ += ["list_models", "parts", "supervised"]
 
 # smp's architectures that decode several levels. DPT's encoder hands out no pyramid; PSPNet and
 # DeepLabV3 read the last level alone.
@@ -94,6 +92,8 @@ class Parts:
 
 def parts(name: str) -> Parts | None:
     """The parts of `name`, or None where no registered skip follows a + in it."""
+    from ..skips import is_skip  # here: it loads torch, and the door asks what names alone say
+
     for plus in re.finditer(r"\+", name):
         base, rest = name[: plus.start()], name[plus.end() :]
         found = re.fullmatch(r"(.+?)(?:-c([1-9]\d*))?(?:-l([1-9]\d*))?(?:-(nods|ds))?", rest)
@@ -106,6 +106,8 @@ def parts(name: str) -> Parts | None:
 
 def list_models() -> list[str]:
     """The names that `create_model` takes, each kind with its plainest; see this file for more."""
+    from ..skips import SKIPS
+
     return [
         *(f"thin+{skip}" for skip in SKIPS),
         *PUBLISHED,
@@ -129,6 +131,13 @@ def check_model(name: str) -> None:
     whole = {*PUBLISHED, *PEERS, *FAMILY, *FILLED, *(f"smp-{arch}" for arch in PYRAMID)}
     if not (base in bases if found else name in whole):
         raise unknown("model", name, [*list_models(), "thin+module:Class"])
+
+
+def check_pretrained(name: str) -> None:
+    """ValueError for a model whose encoder nobody has pretrained."""
+    if name in FAMILY or name in RANDOM:
+        how = "use encoder_weights=None (null in a config)"
+        raise ValueError(f"{name} has no pretrained encoder: {how}")
 
 
 def supervised(name: str) -> bool:
@@ -169,7 +178,9 @@ def label(name: str) -> str:
     found = parts(name)
     if not found:
         return f"{PYRAMID[name.removeprefix('smp-')]} (smp)"
-    text, thin = skip_label(found.skip), found.base == "thin"
+    from ..skips import label as label_of_skip
+
+    text, thin = label_of_skip(found.skip), found.base == "thin"
     if not thin:
         text += f" in {PYRAMID[found.base.removeprefix('smp-')]} (smp)"
     text += f", c = {found.c}" * (found.c != 32)
