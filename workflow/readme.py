@@ -35,12 +35,22 @@ def records(dataset: str, models: list[str], **settings) -> list[dict]:
 
 
 def compared(dataset: str, models: list[str], **settings) -> str:
-    """Scores in points, mean ± deviation over seeds, and differences to the first model."""
+    """Scores in points, mean ± deviation over seeds, and differences to the first model.
+
+    The claims are of boundary F, the first metric of an ablation; Dice may object.
+    """
     chosen = records(dataset, models, **settings)
     if not chosen:
         return "No records yet."
     scores = record.summary(chosen).set_index(["model", "seed", "protocol"])
-    own = stats.compare(record.frame(chosen), models[0], models[1:]).set_index("model")
+    frame = record.frame(chosen)
+    pairs = {
+        "dice": stats.compare(frame, models[0], models[1:]).set_index("model"),
+        "boundary_f": stats.compare(frame, models[0], models[1:], "boundary_f", "dice").set_index(
+            "model"
+        ),
+    }
+    own = pairs["boundary_f"]
     seeds = len({one["params"].get("seed", 0) for one in chosen})
     images = int(own["images"].iloc[0])
     lines = [
@@ -55,13 +65,14 @@ def compared(dataset: str, models: list[str], **settings) -> str:
             for protocol, name in (("per_image", "dice"), ("global", "dice"), ("own", "boundary_f"))
         ]
         if model in own.index:
-            row = own.loc[model]
-            cells.append(_interval(row.mean_difference, row.ci_low, row.ci_high))
-            cells.append(_interval(row.second_difference, row.second_low, row.second_high))
+            for pair in pairs.values():
+                row = pair.loc[model]
+                cells.append(_interval(row.mean_difference, row.ci_low, row.ci_high))
         else:
             cells += ["", ""]
         lines.append(" | ".join([f"| {networks.label(model)}", *cells]) + " |")
-    lines += ["", *(f"- {networks.label(model)}: {text}." for model, text in own["text"].items())]
+    said = own["text"].items()
+    lines += ["", *(f"- {networks.label(model)}, boundary F: {text}." for model, text in said)]
     return "\n".join(lines)
 
 
