@@ -332,6 +332,8 @@ def test_after_a_kill_the_same_command_goes_on(house):
         (["--weights", "/no/such/folder"], "weights folder not found: /no/such/folder"),
         (["--encoder-weights", "imagenet", "--weights", "."], "no weights of resnet18 in"),
         (["--only", "99"], "unknown notebook '99'"),
+        (["--models", "malunet", "--encoder-weights", "imagenet"], "malunet has no pretrained"),
+        (["--models", "pranet", "--encoder", "tu-test_vit"], "tu-test_vit has no pyramid of 5"),
         (["tset"], "unknown option 'tset'"),
     ],
 )

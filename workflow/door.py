@@ -20,7 +20,7 @@ from plan import ROOT, Config, Run, Step, fingerprint, runs_of, steps_of
 
 from unetv2.common import env, files
 from unetv2.common.errors import unknown
-from unetv2.common.params import slug
+from unetv2.common.params import RunParams, slug
 from unetv2.evaluation.identity import own_skip
 
 CONFIGS = ROOT / "workflow" / "configs"
@@ -133,6 +133,8 @@ def configure(given: argparse.Namespace) -> Config:
         both = "results are named after the last folder of a path, and two have the same"
         raise ValueError(f"datasets {', '.join(datasets)}: {both}; rename one")
     family = {name: value for name, value in config.family_run.items() if name not in run}
+    if "encoder_weights" in run:  # nobody has pretrained the family
+        family["encoder_weights"] = None
     update = {"run": config.run | run, "per_dataset": own, "family_run": family}
     update["datasets"] = datasets
     return config.model_copy(update=update)
@@ -172,6 +174,35 @@ def check(names: dict[str, list[str]], known: dict[str, set[str]] = KNOWN) -> No
         from unetv2.networks import encoders
 
         encoders.check_name(name)
+
+
+def networks_in(config: Config) -> dict[tuple, RunParams]:
+    """A run of each network that `config` trains, by what decides whether it can be built."""
+    every = [
+        config.run_params(d, m, config.seeds[0]) for d in config.datasets for m in config.every
+    ]
+    return {(run.model, run.encoder, run.encoder_weights): run for run in every}
+
+
+def check_networks(runs: Iterable[RunParams]) -> None:
+    """ValueError for a published model that cannot be built as asked, as far as names tell.
+
+    Pretrained weights of an encoder that nobody has pretrained; an encoder without the levels that
+    the model reads. Whether a dataset has more classes than it takes, the data say.
+    """
+    for run in runs:
+        usual = run.encoder in KNOWN["encoder"]
+        if run.model.startswith(("thin+", "smp-")) or (usual and run.encoder_weights is None):
+            continue
+        from unetv2 import networks
+
+        if run.encoder_weights is not None:
+            networks.check_pretrained(run.model)
+        if not usual and not networks.has_own_encoder(run.model):
+            import torch
+
+            with torch.device("meta"):  # shapes alone
+                networks.create_model(run.model, run.encoder)
 
 
 def check_weights(runs: list[Run]) -> None:
@@ -337,9 +368,11 @@ def run(given: argparse.Namespace, more: list[str]) -> int:
     config = configure(given)
     kaggle = "/kaggle/working/outputs" if env.on_kaggle() else ROOT / "outputs"
     base = Path(given.output or kaggle).expanduser().resolve() / Path(given.config).stem
-    checked, names = base / ".checked", names_in(config)
-    if not checked.is_file() or checked.read_text(encoding="utf-8") != repr(names):
+    checked, names, nets = base / ".checked", names_in(config), networks_in(config)
+    known = repr((names, sorted(map(str, nets))))
+    if not checked.is_file() or checked.read_text(encoding="utf-8") != known:
         check(names)
+        check_networks(nets.values())
     plan = Plan(config, base, given)
     if not given.dry_run:
         check_weights(plan.todo)
@@ -366,7 +399,7 @@ def run(given: argparse.Namespace, more: list[str]) -> int:
             raise ValueError(f"another run_all.sh is at work in {base}; {cure}") from None
         files.write_text(place / "config.yaml", _yaml(config.model_dump()))
         files.write_json(place / "plan.json", todo)
-        files.write_text(place / ".checked", repr(names))
+        files.write_text(place / ".checked", known)
         if not given.dry_run:
             plan.tidy()
         command = ["-s", str(ROOT / "workflow" / "Snakefile")]

@@ -10,6 +10,7 @@ _HOMES = {
     "for_run": "registry",
     "load_saved": "registry",
     "check_model": "names",
+    "check_pretrained": "names",
     "has_own_encoder": "names",
     "is_family": "names",
     "label": "names",

@@ -48,7 +48,7 @@ def encoder(
         options: for the encoder.
 
     Raises:
-        ValueError: an unknown name.
+        ValueError: an unknown name; a network without a pyramid of levels.
         OSError: the weights cannot be downloaded.
     """
     check_name(name)
@@ -56,6 +56,9 @@ def encoder(
         weights = True  # timm names its weights in the model's name and wants a yes or no
     try:
         return get_encoder(name, in_channels=in_channels, depth=depth, weights=weights, **options)
+    except ValueError as error:  # smp names neither the encoder nor a cure
+        cure = "choose one with levels from stride 2 or 4 to 32, such as resnet18 or tu-pvt_v2_b2"
+        raise ValueError(f"{name} has no pyramid of {depth} levels ({error}): {cure}") from error
     except (OSError, RuntimeError) as error:
         if weights is None:
             raise

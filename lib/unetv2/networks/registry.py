@@ -20,6 +20,7 @@ from .names import (
     PUBLISHED,
     RANDOM,
     check_model,
+    check_pretrained,
     parts,
     supervised,
 )
@@ -85,9 +86,8 @@ def create_model(
         FileNotFoundError, OSError: weights that are not in the folder or cannot be downloaded.
     """
     check_model(name)
-    if encoder_weights is not None and (name in FAMILY or name in RANDOM):
-        how = "use encoder_weights=None (null in a config)"
-        raise ValueError(f"{name} has no pretrained encoder: {how}")
+    if encoder_weights is not None:
+        check_pretrained(name)
     if deep_supervision and name in ONE_HEAD:
         raise ValueError(f"{name} has one head and no deep supervision: build it without")
     if name in WITH_THEIR_OWN:

@@ -46,7 +46,9 @@ def run(params: RunParams) -> dict:
         "weights_dir": env.weights_dir(params.weights_dir),
     }
     if params.encoder_weights:
-        networks.check_weights(params.encoder, pretrained["weights_dir"])
+        networks.check_pretrained(params.model)
+        if not networks.has_own_encoder(params.model):
+            networks.check_weights(params.encoder, pretrained["weights_dir"])
     with accelerator.local_main_process_first():
         seg = data.load(params.dataset, params.data_dir, params.image_size, **params.part)
         record.others(params, seg)  # a dataset that is not there is an error now, not at the end
