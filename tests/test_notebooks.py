@@ -42,6 +42,7 @@ CONFIG = {
             "decoders": ["unet", "segformer"],
             "encoders": ["tu-test_resnet", "tu-pvt_v2_b0"],
         },
+        "46": {"repeats": 1},
     },
 }
 
