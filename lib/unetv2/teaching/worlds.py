@@ -20,8 +20,19 @@ from .ablation import Cell, Landed, short
 from .other_rules import fullest, series
 from .params import AblationParams, WorldsParams
 
-__all__ = ["DEFAULT", "away", "beyond", "claims", "corrupted", "gains", "leans", "level_name"]
-__all__ += ["moved", "pairs", "scores", "second", "spoilt", "stage", "stages", "state", "sweep"]
+__all__ = ["DEFAULT", "away", "beyond", "claims", "corrupted", "finest", "gains", "leans"]
+__all__ += [
+    "level_name",
+    "moved",
+    "pairs",
+    "scores",
+    "second",
+    "spoilt",
+    "stage",
+    "stages",
+    "state",
+    "sweep",
+]
 __all__ += ["title", "without", "zeroed"]
 
 DEFAULT = "synthetic"
@@ -265,9 +276,28 @@ def leans(table: pd.DataFrame, models: Sequence[str], reference: str | None = No
                 values = [(a - b).dropna() for a, b in zip(values, theirs, strict=True)]
             arm = level_name(level, levels)
             name = f"{short(model)} without {arm}"
-            name += f", against {short(reference)}" if reference else ""
+            if reference is not None:
+                name = f"{short(model)}'s loss less {short(reference)}'s without {arm}"
             row = _over_seeds(*values, images, len(others) * levels, words)
             rows[name] = {"place": short(model), "arm": arm, "model": model} | row
+    return pd.DataFrame(rows).T.infer_objects()
+
+
+def finest(of: Mapping[str, Landed], models: Sequence[str]) -> pd.DataFrame:
+    """The change of the metric when the finest map of a trained net is zero, on each stage.
+
+    Columns as `leans`, with `place` (the stage) and `arm` (the net); corrected for all rows.
+    """
+    rows = {}
+    for name, found in of.items():
+        metrics_of = found.params.metric, ablation.other(found.params.metric)
+        table = zeroed(found.records, models)
+        table = table[table.level == 0]
+        images = int(table.images.max()) if len(table) else 0
+        for model in models:
+            values = (table[table.model == model].set_index("seed")[m] for m in metrics_of)
+            row = _over_seeds(*values, images, len(of) * len(models), ("gains", "loses"))
+            rows[f"{name}: {short(model)}"] = {"place": name, "arm": short(model)} | row
     return pd.DataFrame(rows).T.infer_objects()
 
 
