@@ -212,7 +212,7 @@ def test_committed_counts_and_printed_rows():
     table = company.backbones()
     assert len(table) == 9 and (table["M of the decoder"] > 0).all()
     printed = company.printed()
-    assert [about.split(",")[0] for about in printed] == ["Table 1"] * 2 + ["Table 2", "README"]
+    assert [about.split(",")[0] for about in printed] == ["Table 1"] * 2 + ["Table 2", "scores"]
     readme = list(printed.values())[-1]
     assert readme.loc["etis", "Dice"] == "62.75" and "PraNet" in set(readme.model)
     assert len(company.methods()) == len(company.METHODS)

@@ -1,13 +1,16 @@
 """The methods that the papers compare with: counts, mechanisms, one training step, errors."""
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from unetv2 import create_model, from_pretrained, networks
-from unetv2.networks.names import PEERS, PUBLISHED_ENCODER
+from unetv2.networks.names import BINARY, PEERS, PUBLISHED_ENCODER
 from unetv2.networks.peers.polyp_pvt import SimilarityAggregation
 from unetv2.networks.peers.pranet import PartialDecoder, PraNet, ReceptiveField, ReverseAttention
 from unetv2.networks.peers.sanet import SANet
+from unetv2.training import run
 
 SMALL = "tu-test_resnet"
 
@@ -223,6 +226,33 @@ def test_other_errors():
         create_model("sanet", SMALL, deep_supervision=True)
     with pytest.raises(ValueError, match="did you mean 'pranet'"):
         create_model("pranett", SMALL)
+
+
+def test_a_command_says_that_nobody_has_pretrained_a_network(tmp_path):
+    """And not that the weights of an encoder, which has no part in it, are missing."""
+    words = ["--model", "malunet", "--encoder-weights", "imagenet", "--weights", str(tmp_path)]
+    with pytest.raises(SystemExit, match="error: malunet has no pretrained encoder"):
+        run.main([*words, "--output-dir", str(tmp_path / "run")])
+
+
+@pytest.mark.parametrize("name", sorted(BINARY))
+def test_a_command_says_that_a_method_takes_one_foreground(name, tmp_path):
+    (tmp_path / "dataset.yaml").write_text("classes: {vessel: 128, nerve: 255}")
+    random = np.random.default_rng(0)
+    for folder, values in (("images", range(256)), ("masks", (0, 128, 255))):
+        (tmp_path / folder).mkdir()
+        for i in range(12):
+            picture = random.choice(values, (32, 32)).astype(np.uint8)
+            Image.fromarray(picture).save(tmp_path / folder / f"{i}.png")
+    words = ["--model", name, "--dataset", f"folder:{tmp_path}", "--image-size", "32"]
+    with pytest.raises(SystemExit, match=r"error: .* is defined for one foreground, not 3"):
+        run.main([*words, "--output-dir", str(tmp_path / "run")])
+
+
+@pytest.mark.parametrize("encoder", ["tu-test_vit", "tu-beit_base_patch16_224"])
+def test_an_encoder_that_is_no_pyramid_is_one_clear_error(encoder):
+    with torch.device("meta"), pytest.raises(ValueError, match=rf"{encoder} has no pyramid of 5"):
+        create_model("sanet", encoder)
 
 
 @pytest.mark.parametrize("name", ["sanet", "pranet", "polyp-pvt"])

@@ -28,10 +28,11 @@ def test_overlay_of_a_wrong_class_is_invented():
 
 ARMS = [f"thin+{skip}" for skip in SKIPS]
 FAMILY = [name for name in networks.list_models() if networks.is_family(name)]
+MANY = [*ARMS, *networks.names.PEERS, "smp-unet"]  # more than there are colours of ours
 MIXED = ["smp-unet", "thin+sdi-c16", "thin+sdi", "smp-unet+sdi", "unetv2", "thin+mine:Skip"]
 
 
-@pytest.mark.parametrize("names", [ARMS, FAMILY, MIXED, networks.list_models()])
+@pytest.mark.parametrize("names", [ARMS, FAMILY, MANY, MIXED, networks.list_models()])
 def test_no_two_models_of_a_figure_have_one_colour(names):
     colours = plots.palette(names)
     assert list(colours) == list(names) and len(set(colours.values())) == len(names)

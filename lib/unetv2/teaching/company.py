@@ -43,7 +43,7 @@ METHODS = {  # year, strides that the decoder reads, how levels meet, heads in t
 }
 SOURCES = {  # of the printed rows: which tables, and as whom they name the methods
     "unetv2-paper": ("Table 1", "Table 2"),
-    "pranet-v2-readme": ("README",),
+    "pranet-v2-readme": ("scores",),
 }
 
 

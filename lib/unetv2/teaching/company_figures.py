@@ -135,7 +135,8 @@ def frame(found: Landed, price: pd.DataFrame, metric: str = "dice") -> Figure:
     """
     fig, axes = plt.subplots(1, 2, figsize=(WIDTH, 3.6), sharey=True)
     plt.close(fig)
-    every = palette([*ARMS, *price.index])
+    first, *others = price.index
+    every = palette([*ARMS, *others, first])  # as `ablation_plots.gains` has them
     colours = {model: every[model] for model in price.index}
     scores = {cell.model: 100 * found.wide(cell, metric).mean(axis=1) for cell in found.scores
               if cell.share == 1}  # fmt: skip

@@ -91,7 +91,7 @@ def palette(names: Iterable[str]) -> dict[str, str]:
         wanted = _wanted(str(name))
         if wanted and wanted not in chosen.values():
             chosen[name] = wanted
-    pool = [*OTHERS, *COLOURS.values()]
+    pool = [*dict.fromkeys([*OTHERS, *COLOURS.values()])]
     if len(names) > len(pool):
         import seaborn
 
