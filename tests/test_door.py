@@ -479,6 +479,7 @@ def test_planning_quick_loads_no_torch():
     assert done.stdout.splitlines()[-1] == "False", done.stderr
 
 
+@pytest.mark.slow
 def test_trainings_share_the_gpus_and_threads_are_the_steps(house):
     seen = "import os\n(folder / 'seen').write_text("
     seen += "os.environ['CUDA_VISIBLE_DEVICES'] + ' ' + os.environ['OMP_NUM_THREADS'])"
