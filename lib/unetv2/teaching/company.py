@@ -220,11 +220,13 @@ def backbones() -> pd.DataFrame:
 
 def printed() -> dict[str, pd.DataFrame]:
     """The printed rows of the company: {what holds for all of a table: its rows with remarks}."""
-    found = {}
+    found, names = {}, published.sources()
     for source, wanted in SOURCES.items():
+        rules = {(row["table"], row["about"]): row["protocol"] for row in published.rows(source)}
         for (table, about), block in reading.ledger(source).items():
             if table in wanted:
-                found[f"{table}, {published.sources()[source]}: {about}"] = block
+                head = f"{table}, {names[source]}. Protocol: {rules[table, about]}"
+                found[f"{head}; {about}"] = block
     return found
 
 
@@ -242,15 +244,13 @@ def choose(found: Landed, price: pd.DataFrame) -> pd.DataFrame:
     corrected for all pairs. Costs are counts or ratios.
     """
     kept, size = (price[name].astype(float) for name in ("kept", "parameters"))
-    time = price.latency.map(lambda ratio: ratio[0])
-    by = f"of {label(price.index[0])}'s time, on this machine"
     answers = {
         "little data": _of_little_data(found),
         "little memory in training": _least(kept, lambda n: f"{n / MEGA:.1f} MB kept an image"),
         "a small file": _least(size, lambda n: f"{n / MEGA:.2f} M parameters"),
         "sharp boundaries": _best(found, cells(found.params), "boundary_f"),
         "the best Dice": _best(found, cells(found.params), "dice"),
-        "speed": _least(time, lambda ratio: f"{ratio:.2f} {by}"),
+        "speed": _fastest(price.latency, label(price.index[0])),
         "several classes": _several(price),
     }
     table = pd.DataFrame({need: answers[need] for need in NEEDS}, ["choose", "because"]).T
@@ -261,6 +261,14 @@ def _least(values: pd.Series, spelled) -> tuple[str, str]:
     first, second = values.sort_values().index[:2]
     text = f"{spelled(values[first])}; next {label(second)}, {spelled(values[second])}"
     return label(first), text
+
+
+def _fastest(latency: pd.Series, reference: str) -> tuple[str, str]:
+    """The least median, and all whose 10th percentile lies below its 90th."""
+    order = sorted(latency.index, key=lambda model: latency[model][0])
+    alike = [model for model in order if latency[model][1] <= latency[order[0]][2]]
+    times = ", ".join("{:.2f} [{:.2f}, {:.2f}]".format(*latency[model]) for model in alike)
+    return " or ".join(map(label, alike)), f"{times} of {reference}'s time, on this machine"
 
 
 def _several(price: pd.DataFrame) -> tuple[str, str]:
