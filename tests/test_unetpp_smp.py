@@ -164,8 +164,9 @@ def test_pruned_to_its_full_depth_it_is_smps():
         lambda: build(PVT, upsample_first=True, output=2, classes=3),
         lambda: build("resnet18", decoder_channels=(64, 32, 16, 8, 8)).prune(2),
         lambda: build(PVT, UpsampledUnet),
+        lambda: build(member="unet+"),
     ],
-    ids=["supervised", "pruned", "U-Net"],
+    ids=["supervised", "pruned", "U-Net", "UNet+"],
 )
 def test_save_pretrained_and_back(make, tmp_path):
     model = make().eval()
@@ -247,6 +248,16 @@ def test_depth_two_of_unet_plus_has_one_link_less_than_unet_plus_plus():
     small = plus.eval().prune(1)
     plus.output = 1
     assert torch.equal(small(image()), plus(image()))
+
+
+def test_unet_plus_is_drawn_as_it_is_linked():
+    from unetv2.teaching import designs
+
+    links = designs.of(build(member="unet+"), "").links
+    assert [link.source for link in links if link.target == ("x", 0, 3)] == [
+        ("x", 1, 2),
+        ("x", 0, 2),
+    ]
 
 
 def test_another_member_is_one_error():
