@@ -54,8 +54,14 @@ make_venv() {  # .venv from the lock; the hash of lock and project in it says th
     echo "$hash" >"$ROOT/.venv/lock.sha256"
 }
 
+use_site() {  # what the site needs beside the lock, whose versions stay
+    local uv lists=(-c "$ROOT/requirements.lock.txt" -r "$ROOT/workflow/site/requirements.txt")
+    uv="$(command -v "$ROOT/.venv/bin/uv" uv | head -n 1 || true)"
+    if [ -n "$uv" ]; then "$uv" pip install --quiet --python "$PYTHON" "${lists[@]}"; else "$PYTHON" -m pip install --quiet "${lists[@]}"; fi
+}
+
 mode=""
-case "${1:-}" in test | lab | publish) mode="$1"; shift ;; esac
+case "${1:-}" in test | lab | publish | site) mode="$1"; shift ;; esac
 if hosted; then use_hosted "$mode"; else make_venv; fi
 # glibc: keep freed memory, in large pages, for the next step; fetching it anew took up to a fifth of a training step on a CPU
 export GLIBC_TUNABLES="${GLIBC_TUNABLES:-glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=18446744073709551615:glibc.malloc.hugetlb=1}"
@@ -66,6 +72,10 @@ if [ "$mode" = test ]; then
     exec "$PYTHON" -m pytest -n auto --dist loadgroup "$@"
 fi
 if [ "$mode" = publish ]; then exec "$PYTHON" "$ROOT/workflow/to_kaggle.py" "$@"; fi
+if [ "$mode" = site ]; then
+    use_site
+    exec "$PYTHON" "$ROOT/workflow/site/build.py" "$@"
+fi
 if [ "$mode" = lab ]; then exec "$PYTHON" -m jupyterlab "$ROOT/notebooks" "$@"; fi
 export PYTHONPATH="$PYTHONPATH:$PWD" # a reader's own skip, thin+my_module:MySkip, may lie here
 exec "$PYTHON" "$ROOT/workflow/door.py" "$@"

@@ -47,6 +47,7 @@ examples:
   ./run_all.sh --only 40                         one notebook (and what it needs)
   ./run_all.sh lab                               the notebooks in JupyterLab
   ./run_all.sh publish DIR                       what the Kaggle client pushes
+  ./run_all.sh site                              static pages of all this, in outputs/site
   ./run_all.sh test -k losses                    the tests; what follows goes to pytest
   ./run_all.sh -- --rerun-triggers mtime         what follows -- goes to snakemake
 
