@@ -42,6 +42,7 @@ CONFIG = {
             "decoders": ["unet", "segformer"],
             "encoders": ["tu-test_resnet", "tu-pvt_v2_b0"],
         },
+        "60": {"epochs": 1, "networks": ["isic2017-thin+sdi", "isic2017-thin+copy"]},
         "46": {"repeats": 1},
     },
 }
