@@ -21,9 +21,9 @@ CONFIG = {
     "datasets": ["synthetic"],
     "models": ["thin+copy", "thin+nested", "thin+sdi"],
     "seeds": [0],
-    "run": {"image_size": 64, "epochs": 1, "batch_size": 8, "limit": 16},
+    "run": {"image_size": 64, "epochs": 1, "batch_size": 8, "limit": 16, "studies": False},
     "family": ["tmi-unet-l2", "tmi-unet-l1", "tmi-unet++"],
-    "family_run": {"recipe": "unetpp", "width": 8, "batchnorm": True},
+    "family_run": {"recipe": "unetpp", "width": 8, "batchnorm": True, "studies": True},
     "notebooks": {
         "00": {"epochs": 1, "limit": 16},
         "10": {"limit": 24, "image_size": 64},
