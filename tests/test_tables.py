@@ -118,3 +118,35 @@ def test_charts_have_a_panel_for_each_place_and_score():
     assert len(charts.seeds(frame, {"dice": "Dice", "iou": "IoU"}).axes) == 2
     assert len(charts.waterfall(frame, "tmi-unet-l2").axes[0].lines) == 2  # a model, and zero
     assert len(charts.ranked(frame, "test").axes[0].lines) == 3
+
+
+def test_three_tests_of_a_difference_as_scipy_has_them():
+    from scipy.stats import ttest_ind, ttest_rel
+
+    found = {
+        "tmi-unet-l2": ([4, 5, 3, 4], [5, 5, 4, 3]),
+        "tmi-unet++": ([7, 8, 6, 7], [9, 8, 9, 8]),
+    }
+    runs = [run(model, seed, of[seed]) for model, of in found.items() for seed in (0, 1)]
+    frame = record.frame(runs)
+    compared = stats.compare(frame, "tmi-unet-l2", ["tmi-unet++"], "iou")
+    shown = tables.tests(frame, "tmi-unet-l2", compared).loc["synthetic", "test", "UNet++"]
+    a, b = [70.0, 85.0], [40.0, 42.5]
+    assert shown["the model"].startswith("77.50") and shown["U-Net L2"].startswith("41.25")
+    assert shown["p, two samples"] == f"{ttest_ind(a, b).pvalue:.3f}"
+    assert shown["p, pairs"] == f"{ttest_rel(a, b).pvalue:.3f}"
+    one = tables.tests(frame[frame.seed == 0], "tmi-unet-l2", compared)
+    assert one.iloc[0]["p, two samples"] == "–"
+
+
+def test_seven_groups_by_size_hold_every_image_once():
+    percent = pd.Series([0, 1, 4, 9, 16, 25, 36, 49], list("abcdefgh"))
+    found = tables.seven(percent)
+    assert found.iloc[0] == found.iloc[1] == "≤ 1.0" and found.iloc[-1] == "≤ 49.0"
+    assert found.nunique() == 7 and list(found) == sorted(
+        found, key=found.cat.categories.tolist().index
+    )
+    assert tables.seven(pd.Series([3.0, 3.0])).nunique() == 1
+    images = pd.DataFrame({"dataset": "s", "objects": found, "model": "tmi-unet-l4", "iou": 0.5})
+    fig = charts.sizes(images, {("s", "≤ 49.0"): True})
+    assert [t.get_text() for t in fig.axes[1].get_xticklabels()][-1].endswith("*")

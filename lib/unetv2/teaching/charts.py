@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from .plots import STYLE, WIDTH, label, palette
 
-__all__ = ["company", "depths", "pruning", "ranked", "seeds", "waterfall"]
+__all__ = ["company", "depths", "pruning", "ranked", "seeds", "sizes", "waterfall"]
 
 
 def _panels(rows: int, columns: int, height: float, **options):
@@ -115,12 +115,12 @@ def pruning(table: pd.DataFrame, datasets: Sequence[str]) -> Figure:
         ax.scatter(table.time.iloc[1:], points.iloc[1:], s=sizes.iloc[1:], alpha=0.7, **looks)
         looks["color"] = "white"
         ax.scatter(table.time.iloc[:1], points.iloc[:1], s=sizes.iloc[:1], **looks)
-        above = 1 if points.iloc[0] > points.iloc[1] else -1
-        beside = {table.index[0]: 7 * above - 3, table.index[1]: -7 * above - 3}  # neighbours
+        beside = {table.index[0]: (14, 0, "left"), table.index[1]: (0, -18, "center")}  # neighbours
         for mode in table.index:
             where = {"xytext": (0, 15), "textcoords": "offset points", "ha": "center"}
             if mode in beside:
-                where |= {"xytext": (16, beside[mode]), "ha": "left"}
+                x, y, side = beside[mode]
+                where |= {"xytext": (x, y), "ha": side, "va": "center"}
             ax.annotate(mode, (table.time[mode], points[mode]), **where)
         ax.set(xlabel="time, averaged mode = 1", title=dataset, xlim=(0, 1.5))
         ax.margins(y=0.35)
@@ -149,6 +149,41 @@ def company(pairs: pd.DataFrame) -> Figure:
         ax.set(xticks=sorted(set(pairs.depth)), xlabel="depth", title=dataset)
     axes[0, 0].set_ylabel("IoU per image, points")
     axes[0, -1].legend()
+    return fig
+
+
+@mpl.rc_context(STYLE)
+def sizes(images: pd.DataFrame, clear: Mapping[tuple[str, str], bool]) -> Figure:
+    """As Fig. 7 of UNet++'s article: how many images have which size, and their scores as boxes.
+
+    Args:
+        images: a row per image and model: `dataset`, `objects` (an ordered category), `model` and
+            `iou`, a fraction; the reference comes first.
+        clear: (dataset, group of objects) -> is the difference of the models marked?
+    """
+    colours = palette(images.model)
+    datasets = list(dict.fromkeys(images.dataset))
+    fig, axes = _panels(2, len(datasets), 1.9, sharex="col", height_ratios=[1, 2])
+    for (above, below), dataset in zip(axes.T, datasets, strict=True):
+        here = images[images.dataset == dataset]
+        groups = here.objects.cat.remove_unused_categories().cat.categories
+        first = here[here.model == next(iter(colours))]
+        above.bar(range(len(groups)), first.objects.value_counts()[groups], color="#999999")
+        above.set(ylabel="images", title=dataset)
+        for k, (model, colour) in enumerate(colours.items()):
+            rows = here[here.model == model]
+            boxes = [100 * rows.iou[rows.objects == group].to_numpy() for group in groups]
+            places = np.arange(len(groups)) + 0.36 * (k - (len(colours) - 1) / 2)
+            line = {"color": colour, "linewidth": 1.4}
+            looks = {f"{part}props": line for part in ("box", "whisker", "cap", "median")}
+            flier = {"marker": ".", "markersize": 4, "markeredgecolor": colour}
+            below.boxplot(boxes, positions=places, widths=0.28, flierprops=flier, **looks)
+        marked = ["*" if clear.get((dataset, group)) else "" for group in groups]
+        names = [f"{group}\n{star}" for group, star in zip(groups, marked, strict=True)]
+        below.set_xticks(range(len(groups)), names, fontsize=8)
+        below.set(xlabel="objects, % of the image", ylabel="IoU, points")
+    lines = [mpl.lines.Line2D([], [], color=c, label=label(model)) for model, c in colours.items()]
+    fig.legend(handles=lines, loc="outside upper center", ncols=len(lines))
     return fig
 
 

@@ -26,7 +26,7 @@ __all__ = [
     "lines",
     "markdown",
 ]
-__all__ += ["p_value", "printed", "readable", "results", "thirds", "widths"]
+__all__ += ["p_value", "printed", "readable", "results", "seven", "tests", "thirds", "widths"]
 
 FEW = 20  # groups; below, t quantiles promise more than they hold where differences are skewed
 SHOWN = {  # title: (protocol, score)
@@ -101,7 +101,7 @@ def _spelled(mean: float, sd: float) -> str:
 
 
 def differences(table: pd.DataFrame, metric: str = "dice", second: str = "boundary_f"):
-    """`stats.compare`'s table for the eye; the intervals in brackets, that of `second` as it is."""
+    """`stats.compare`'s table for the eye; the interval of `second` is not corrected."""
     shown = pd.DataFrame(index=table.index)
     told = None
     for place in PLACE:
@@ -112,12 +112,44 @@ def differences(table: pd.DataFrame, metric: str = "dice", second: str = "bounda
     parts[second] = ("second_difference", "second_low", "second_high")
     for name, columns in parts.items():
         cells = table[list(columns)].to_numpy()
-        shown[f"{NAMES[name]}, points"] = [_interval(*cell) for cell in cells]
+        note = " (not corrected)" * (name == second and len(table) > 1)
+        shown[f"{NAMES[name]}, points{note}"] = [_interval(*cell) for cell in cells]
     shown.insert(shown.shape[1] - 1, "p", table.p.map(p_value))
     shown["seed by seed"] = [", ".join(f"{gain:+.2f}" for gain in row) for row in table.by_seed]
     shown[["groups", "images"]] = table[["groups", "images"]]
     shown["verdict"] = table.verdict.replace("", "none")
     return shown.set_index([name for name in (*PLACE, "model") if name in shown])
+
+
+def tests(
+    frame: pd.DataFrame, reference: str, compared: pd.DataFrame, metric: str = "iou"
+) -> pd.DataFrame:
+    """p of three tests of one difference, for the eye; that of UNet++'s article first.
+
+    "two samples": t of two independent samples, the mean scores of the trainings. "pairs": t of
+    their differences, seed by seed. "ours": of `compared`, for other seeds and groups of images,
+    corrected for the number of comparisons, which the first two are not. A test that one training
+    cannot have is "–".
+
+    Args:
+        compared: `stats.compare`'s table of this frame, reference and metric.
+    """
+    from scipy.stats import ttest_ind, ttest_rel
+
+    rows = {}
+    for row in compared.itertuples():
+        block = frame[(frame.dataset == row.dataset) & (frame.test == row.test)]
+        means = 100 * block.groupby(["model", "seed"])[metric].mean().unstack("seed")
+        a, b = means.loc[row.model].to_numpy(), means.loc[reference].to_numpy()
+        several = a.size > 1
+        rows[row.dataset, row.test, label(row.model)] = {
+            label(reference): _spelled(b.mean(), b.std(ddof=1) if several else np.nan),
+            "the model": _spelled(a.mean(), a.std(ddof=1) if several else np.nan),
+            "p, two samples": p_value(ttest_ind(a, b).pvalue if several else np.nan),
+            "p, pairs": p_value(ttest_rel(a, b).pvalue if several else np.nan),
+            "p, ours": p_value(row.p),
+        }
+    return pd.DataFrame(rows).T.rename_axis([*PLACE, "model"])
 
 
 def _interval(mean: float, low: float, high: float) -> str:
@@ -192,6 +224,23 @@ def thirds(values: pd.Series, by: Sequence[str] = PLACE) -> pd.Series:
     within = values.groupby(level=list(by))
     middle = (within.rank(method="first") - 0.5) / within.transform("size")
     return pd.cut(middle, [0, 1 / 3, 2 / 3, 1], labels=["small", "medium", "large"])
+
+
+def seven(percent: pd.Series) -> pd.Series:
+    """Images in up to seven groups by their objects, equal steps of the square root of the area.
+
+    Args:
+        percent: area of each image's objects, % of the image.
+
+    Returns:
+        an ordered category with the upper end of each group, as "≤ 4.2".
+    """
+    root = np.sqrt(percent.to_numpy(float))
+    ends = np.linspace(root.min(), root.max(), 8)[1:]
+    names = [f"≤ {end**2:.1f}" for end in ends]
+    found = [names[i] for i in np.minimum(np.searchsorted(ends, root - 1e-9), 6)]
+    kept = [name for name in dict.fromkeys(names) if name in found]
+    return pd.Series(pd.Categorical(found, kept, ordered=True), percent.index)
 
 
 def heads(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
