@@ -238,12 +238,16 @@ def test_claims_are_sorted_by_the_rule(sweep, tmp_path):
     assert sum(line.startswith("* worlds, ") for line in lines) == 2
     assert lines[-1].startswith("Of 52 comparisons 2 have a verdict, 24 have five seeds and none")
     assert lines[-1].endswith("0 have fewer seeds, and 26 wait for records.")
+    said = worlds.tally({"a gain": (table, "better", "worse")})
+    assert said == [
+        "a gain: of 26 comparisons 26 have records, 26 of them 5 seeds; 1 for it, 1 against it."
+    ]
 
 
 @pytest.mark.slow
 def test_the_notebook_tells_the_whole_study(whole, tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT / "notebooks")
-    given = whole.model_dump() | {"output_dir": str(tmp_path)}
+    given = whole.model_dump() | {"output_dir": str(tmp_path), "metric": "boundary_f"}
     names = execute(ROOT / "notebooks" / "44_when_skips_help.ipynb", given)
     waiting = [row for table in names["sections"].values() for row in table.seeds if row == 0]
     assert not waiting

@@ -434,3 +434,19 @@ def claims(sections: Mapping[str, pd.DataFrame]) -> list[str]:
     rest = f"Of {number} comparisons {len(kinds['claimed'])} have a verdict, {len(kinds['open'])}"
     rest += f" have five seeds and none, {len(kinds['few'])} have fewer seeds, and"
     return [*lines, "", f"{rest} {len(kinds['missing'])} wait for records."]
+
+
+def tally(tested: Mapping[str, tuple[pd.DataFrame, str, str]]) -> list[str]:
+    """How many comparisons speak for and against each hypothesis, a sentence each.
+
+    Args:
+        tested: hypothesis -> a table of differences, the verdict for it, and that against it.
+    """
+    lines = []
+    for hypothesis, (table, yes, no) in tested.items():
+        there, full = table.seeds > 0, table.seeds >= stats.SEEDS_FOR_A_VERDICT
+        text = f"{hypothesis}: of {len(table)} comparisons {there.sum()} have records,"
+        text += f" {full.sum()} of them {stats.SEEDS_FOR_A_VERDICT} seeds;"
+        counts = (table.verdict == yes).sum(), (table.verdict == no).sum()
+        lines.append(text + " {} for it, {} against it.".format(*counts))
+    return lines

@@ -72,17 +72,21 @@ def heat(panels: Mapping[str, pd.DataFrame], unit: str, height: float = 0.42) ->
 def _cell(ax: Axes, x: int, y: int, row: pd.Series, norm, arms: int) -> None:
     few = row.seeds < SEEDS_FOR_A_VERDICT
     looks = {"facecolor": "#eeeeee", "edgecolor": "white", "linewidth": 1.5}
-    text, colour = "no record\nyet" if arms <= 4 else "–", "#999999"
+    hatch, text, colour = None, "no record\nyet" if arms <= 4 else "–", "#999999"
     if row.seeds:
         shade = MAP(norm(row.mean_difference))
         if few:
-            shade = mpl.colors.to_rgba(shade, 0.4)
+            shade = tuple(0.4 * part + 0.6 for part in shade[:3])
         unsure = not few and row.ci_low <= 0 <= row.ci_high
-        looks |= {"facecolor": shade, "hatch": "///" if unsure else "oo" if few else None}
-        text, colour = f"{row.mean_difference:+.1f}\n", "black"
+        looks |= {"facecolor": shade}
+        hatch = "////" if unsure else "oo" if few else None
+        text, colour = f"{row.mean_difference:+z.1f}\n", "black"
         half = (row.ci_high - row.ci_low) / 2  # the intervals are symmetric
         text += f"{row.seeds} seed" + "s" * (row.seeds > 1) if few else f"± {half:.1f}"
     ax.add_patch(mpl.patches.Rectangle((x - 0.5, y - 0.5), 1, 1, **looks))
+    if hatch:
+        lines = {"fill": False, "hatch": hatch, "edgecolor": "#aaaaaa", "linewidth": 0}
+        ax.add_patch(mpl.patches.Rectangle((x - 0.48, y - 0.48), 0.96, 0.96, **lines))
     size = 8 if arms <= 4 else 7
     back = {"facecolor": looks["facecolor"], "edgecolor": "none", "pad": 0.8, "alpha": 0.75}
     dark = row.seeds and not few and sum(looks["facecolor"][:3]) < 1.3
