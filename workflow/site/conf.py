@@ -31,7 +31,7 @@ html_theme = "furo"
 html_title = project
 html_static_path = ["site.css", "tex-svg.js"]
 html_css_files = ["site.css"]
-html_copy_source = False
+html_copy_source = html_show_copyright = False
 html_show_search_summary = False  # it would need a server
 mathjax_path = "tex-svg.js"
 mathjax_options = {"defer": "defer"}
