@@ -147,6 +147,10 @@ def test_seven_groups_by_size_hold_every_image_once():
         found, key=found.cat.categories.tolist().index
     )
     assert tables.seven(pd.Series([3.0, 3.0])).nunique() == 1
-    images = pd.DataFrame({"dataset": "s", "objects": found, "model": "tmi-unet-l4", "iou": 0.5})
+    both = pd.concat({"s": percent, "t": 2 * percent}, names=["dataset", "id"])
+    of = both.groupby(level="dataset", group_keys=False).apply(tables.seven).rename("objects")
+    assert list(of["s"]) == list(found) and list(of["t"])[-1] == "≤ 98.0"
+    images = of.reset_index().assign(model="tmi-unet-l4", iou=0.5)
     fig = charts.sizes(images, {("s", "≤ 49.0"): True})
-    assert [t.get_text() for t in fig.axes[1].get_xticklabels()][-1].endswith("*")
+    names = [tick.get_text() for tick in fig.axes[2].get_xticklabels()]  # below the first dataset
+    assert names[-1] == "≤ 49.0\n*" and len(names) == 7

@@ -157,8 +157,8 @@ def sizes(images: pd.DataFrame, clear: Mapping[tuple[str, str], bool]) -> Figure
     """As Fig. 7 of UNet++'s article: how many images have which size, and their scores as boxes.
 
     Args:
-        images: a row per image and model: `dataset`, `objects` (an ordered category), `model` and
-            `iou`, a fraction; the reference comes first.
+        images: a row per image and model: `dataset`, `objects` (its group by `tables.seven`),
+            `model` and `iou`, a fraction; the reference comes first.
         clear: (dataset, group of objects) -> is the difference of the models marked?
     """
     colours = palette(images.model)
@@ -166,9 +166,11 @@ def sizes(images: pd.DataFrame, clear: Mapping[tuple[str, str], bool]) -> Figure
     fig, axes = _panels(2, len(datasets), 1.9, sharex="col", height_ratios=[1, 2])
     for (above, below), dataset in zip(axes.T, datasets, strict=True):
         here = images[images.dataset == dataset]
-        groups = here.objects.cat.remove_unused_categories().cat.categories
+        groups = sorted(set(here.objects), key=lambda group: float(group[2:]))
         first = here[here.model == next(iter(colours))]
-        above.bar(range(len(groups)), first.objects.value_counts()[groups], color="#999999")
+        above.bar(
+            range(len(groups)), first.objects.astype(str).value_counts()[groups], color="#999999"
+        )
         above.set(ylabel="images", title=dataset)
         for k, (model, colour) in enumerate(colours.items()):
             rows = here[here.model == model]
@@ -180,7 +182,7 @@ def sizes(images: pd.DataFrame, clear: Mapping[tuple[str, str], bool]) -> Figure
             below.boxplot(boxes, positions=places, widths=0.28, flierprops=flier, **looks)
         marked = ["*" if clear.get((dataset, group)) else "" for group in groups]
         names = [f"{group}\n{star}" for group, star in zip(groups, marked, strict=True)]
-        below.set_xticks(range(len(groups)), names, fontsize=8)
+        below.set_xticks(range(len(groups)), names, fontsize=8 if len(datasets) == 1 else 6.5)
         below.set(xlabel="objects, % of the image", ylabel="IoU, points")
     lines = [mpl.lines.Line2D([], [], color=c, label=label(model)) for model, c in colours.items()]
     fig.legend(handles=lines, loc="outside upper center", ncols=len(lines))
