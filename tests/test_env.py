@@ -73,6 +73,7 @@ def read_only(monkeypatch, tmp_path):
     monkeypatch.setattr(env, "root", lambda: kaggle / "input" / "lib")
     monkeypatch.setattr(env, "KAGGLE_INPUT", kaggle / "input")
     monkeypatch.setattr(env, "KAGGLE_WORKING", kaggle / "working")
+    monkeypatch.delenv("DATA_DIR", raising=False)
     monkeypatch.setenv("KAGGLE_KERNEL_RUN_TYPE", "Batch")
     env._attached.cache_clear()
     yield kaggle
