@@ -29,7 +29,17 @@ def gallery(steps: Sequence[float], size: int = 128, seed: int = 3) -> Figure:
     shown = [(knob, step) for step in steps for knob in KNOBS]
     images = [synthetic.make("lesion", 1, size, seed, **{k: step})[0][0] for k, step in shown]
     titles = [f"{knob} = {step:g}" for knob, step in shown]
-    return plots.contact_sheet(images, titles=titles, columns=len(KNOBS))
+    fig = plots.contact_sheet(images, titles=titles, columns=len(KNOBS))
+    fig.set_dpi(75)  # photographs are large files
+    return fig
+
+
+def _nothing(unit: str) -> Figure:
+    """In place of a figure for which no record has landed: one line that says so."""
+    fig = plt.figure(figsize=(WIDTH, 0.5))
+    plt.close(fig)
+    fig.text(0.5, 0.5, f"No record yet ({unit})", color="#777777", ha="center", va="center")
+    return fig
 
 
 @mpl.rc_context(STYLE | {"hatch.linewidth": 0.5})
@@ -38,10 +48,12 @@ def heat(panels: Mapping[str, pd.DataFrame], unit: str, height: float = 0.42) ->
 
     Args:
         panels: title -> columns `place`, `arm`, `mean_difference`, `ci_low`, `ci_high`, `seeds`;
-            all have the same places.
+            all have the same places. Where none has a difference yet, one line says so.
         unit: what the colour is.
         height: of a row, inches.
     """
+    if all(table.mean_difference.isna().all() for table in panels.values()):
+        return _nothing(unit)
     places = list(dict.fromkeys(next(iter(panels.values())).place))
     counts = [table.arm.nunique() for table in panels.values()]
     size = (WIDTH, height * len(places) + 1.5)
@@ -140,6 +152,8 @@ def knobs(
         arms: arm -> the model whose colour it has.
         unit: label of the axis.
     """
+    if not table.seeds.any():
+        return _nothing(unit)
     fig, axes = plt.subplots(2, 3, figsize=(WIDTH, 4.6), sharex=True, sharey=True)
     plt.close(fig)
     colours = palette(arms.values())
@@ -164,8 +178,6 @@ def knobs(
         if not any(rows.loc[(place, arm)].seeds for place in places.values() for arm in arms):
             grey = {"color": "#999999", "ha": "center", "va": "center"}
             ax.text(0.5, 0.25, "no record yet", transform=ax.transAxes, **grey)
-    if not table.seeds.any():
-        axes[0, 0].set_ylim(-1, 1)
     for ax in axes[1]:
         ax.set_xlabel("easy ← knob → hard")
     for ax in axes[:, 0]:
