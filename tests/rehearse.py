@@ -14,6 +14,7 @@ import os
 import socket
 import sys
 import traceback
+import types
 from collections.abc import Callable
 from pathlib import Path
 
@@ -33,7 +34,9 @@ def execute(
     code = [change("".join(c["source"])) for c in cells if c["cell_type"] == "code"]
     checks = [i for i, cell in enumerate(code) if "from_notebook(globals())" in cell]
     check = checks[0] if checks else 0  # some solutions have no parameters
-    names = {"__name__": "__main__", "display": display}
+    main = sys.modules["__main__"] = types.ModuleType("__main__")  # where a reader's own skip lies
+    names = main.__dict__
+    names["display"] = display
     for number, cell in enumerate(code if whole else code[: check + 1]):
         names |= values if number == check else {}
         exec(compile(cell, f"{notebook.name}[{number}]", "exec"), names)

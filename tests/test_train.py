@@ -23,7 +23,7 @@ from unetv2.evaluation import identity, record, score
 from unetv2.inference.infer import predict
 from unetv2.inference.load import load_run, load_weights
 from unetv2.training import fit as train
-from unetv2.training import losses, run
+from unetv2.training import losses, recipes, run
 
 FILES = {
     "env.json", "identity.json", "log.csv", "metrics.json", "model.safetensors", "params.json",
@@ -294,7 +294,7 @@ def test_released_recipe(seg, tmp_path, monkeypatch):
     sizes = [
         x.shape[-1]
         for x, _ in train._scaled(
-            [{"image": images, "mask": images[:, :1]}], (0.75, 1, 1.25), "cpu"
+            [{"image": images, "mask": images[:, :1]}], recipes.RECIPES["released"], "cpu", (0, 1)
         )
     ]
     assert sizes == [256, 352, 448]
