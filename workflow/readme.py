@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from unetv2 import networks
-from unetv2.common import env, files
+from unetv2.common import files
 from unetv2.evaluation import record, stats
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -22,13 +22,8 @@ ISIC = {"encoder": "mobilenet_v2", "image_size": 128, "recipe": "paper", "train_
 
 def records(dataset: str, models: list[str], **settings) -> list[dict]:
     """The committed records of these models with these settings, for the seeds that all have."""
-    found = {}
-    for model in models:
-        for path in (env.path(record.FOLDER) / dataset / model).glob("s*.json.gz"):
-            one = record.load(path)
-            params = record.RunParams.make(one["params"])
-            if all(getattr(params, name) == value for name, value in settings.items()):
-                found[model, params.seed] = one
+    there = record.collect(dataset, models, **settings)
+    found = {(one["params"]["model"], one["params"]["seed"]): one for one in there}
     seeds = {seed for _, seed in found}
     common = sorted(s for s in seeds if all((model, s) in found for model in models))
     return [found[model, seed] for model in models for seed in common]
