@@ -30,9 +30,7 @@ def deciding(params: RunParams) -> dict[str, Any]:
     content is in the fingerprint, and where it lies is not asked.
     """
     without = set(PLACES) | AFTERWARDS
-    framed = params.model.startswith(("thin+", "smp-"))  # most are: names load torch
-    if not framed and networks.has_own_encoder(params.model):
-        without |= {"encoder"}
+    without |= {"encoder"} if networks.has_own_encoder(params.model) else set()
     values = params.model_dump(exclude_defaults=True, exclude=without)
     kind, _, path = params.dataset.partition(":")
     if kind == "folder":
