@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from .nested import unit
 from .sdi import resize
 
 __all__ = ["MDUStyle"]
@@ -38,24 +39,19 @@ class MDUStyle(nn.Module):
 
     def __init__(self, in_channels: Sequence[int], c: int = 32) -> None:
         super().__init__()
-
-        def unit(n: int, kernel: int) -> nn.Module:
-            conv = nn.Conv2d(n, c, kernel, padding=kernel // 2, bias=False)
-            return nn.Sequential(conv, nn.BatchNorm2d(c), nn.ReLU())
-
         last = len(in_channels) - 1
-        self.reduce = nn.ModuleList(unit(n, 1) for n in in_channels)
-        self.down = nn.ModuleList(unit((i + 1) * c, 3) for i in range(1, last + 1))
+        self.reduce = nn.ModuleList(unit(n, c, 1) for n in in_channels)
+        self.down = nn.ModuleList(unit((i + 1) * c, c, 3) for i in range(1, last + 1))
         self.up = nn.ModuleList(
-            unit((len(_near(i, last)) + last - i) * c, 3) for i in range(last + 1)
+            unit((len(_near(i, last)) + last - i) * c, c, 3) for i in range(last + 1)
         )
         self.out_channels = (c,) * len(in_channels)
 
     def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
         first, *coarser = [r(f) for r, f in zip(self.reduce, features, strict=True)]
         e = [first]
-        for unit, f in zip(self.down, coarser, strict=True):
-            e.append(unit(_joined([f, *e])))
+        for join, f in zip(self.down, coarser, strict=True):
+            e.append(join(_joined([f, *e])))
         last, d = len(e) - 1, {}
         for i in range(last, -1, -1):
             others = [e[k] for k in _near(i, last) if k != i]

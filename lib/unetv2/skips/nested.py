@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from .graph import graph
 
-__all__ = ["NestedSkip"]
+__all__ = ["NestedSkip", "unit"]
 
 
 class NestedSkip(nn.Module):
@@ -31,16 +31,11 @@ class NestedSkip(nn.Module):
 
     def __init__(self, in_channels: Sequence[int], c: int = 32) -> None:
         super().__init__()
-
-        def unit(n: int, kernel: int) -> nn.Module:
-            conv = nn.Conv2d(n, c, kernel, padding=kernel // 2, bias=False)
-            return nn.Sequential(conv, nn.BatchNorm2d(c), nn.ReLU())
-
         nodes = graph("unet++", len(in_channels) - 1)
         self.graph = [(node, inputs) for node, inputs in nodes if node[1]]  # without the encoder
-        self.reduce = nn.ModuleList(unit(n, 1) for n in in_channels)
+        self.reduce = nn.ModuleList(unit(n, c, 1) for n in in_channels)
         self.nodes = nn.ModuleDict(
-            {f"{i}_{j}": unit(len(inputs) * c, 3) for (i, j), inputs in self.graph}
+            {f"{i}_{j}": unit(len(inputs) * c, c, 3) for (i, j), inputs in self.graph}
         )
         self.out_channels = (c,) * len(in_channels)
 
@@ -55,3 +50,9 @@ class NestedSkip(nn.Module):
             joined = torch.cat([up, *(x[node] for node, _ in skips)], 1)
             last[i] = x[i, j] = self.nodes[f"{i}_{j}"](joined)
         return [last[i] for i in range(len(features))]
+
+
+def unit(inputs: int, c: int, kernel: int) -> nn.Sequential:
+    """H: a convolution that keeps the size, normalisation and ReLU; (N, inputs, h, w) -> c."""
+    conv = nn.Conv2d(inputs, c, kernel, padding=kernel // 2, bias=False)
+    return nn.Sequential(conv, nn.BatchNorm2d(c), nn.ReLU())
