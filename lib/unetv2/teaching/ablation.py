@@ -27,7 +27,7 @@ from ..evaluation import record, stats
 from ..evaluation.identity import AFTERWARDS, TRAINING_VERSION
 from ..networks.names import parts
 from . import tables
-from .params import AblationParams
+from .params import AblationParams, Protocol
 from .plots import label
 
 __all__ = ["ARMS", "CORNERS", "FACTORS", "LEADERS", "PARTS", "ROWS", "SHARES", "WIDTHS", "Cell"]
@@ -102,7 +102,7 @@ ROWS = {  # the comparisons of the paper's Table 3
 }
 WIDTHS = (8, 16, 32, 64)
 SHARES = (0.05, 0.1, 0.25, 0.5, 1.0)
-PROTOCOL = ("encoder", "encoder_weights", "recipe", "image_size", "batch_size", "augment")
+PROTOCOL = tuple(Protocol.model_fields)
 
 
 class Cell(NamedTuple):

@@ -23,6 +23,9 @@ __all__ = [
 ]
 
 
+Folders = Annotated[list[str], Field(description="of runs that join, <dataset>/<model>/s<seed>")]
+
+
 class StartParams(Params):
     """00_start_here: the idea in five minutes."""
 
@@ -107,10 +110,21 @@ class StudyParams(CompareParams):
     )
 
 
-class AblationParams(Params):
-    """41_ablation: what a skip is worth, from records of one protocol; the defaults are that of
-    the configs `ablation-isic2017-...`.
+class Protocol(Params):
+    """How the trainings were done that a notebook compares, in fields of RunParams; the defaults
+    are those of the configs `ablation-isic2017-...`.
     """
+
+    encoder: str = "mobilenet_v2"
+    encoder_weights: Literal["imagenet"] | None = "imagenet"
+    recipe: str = "paper"
+    image_size: Size = 128
+    batch_size: Positive = 16
+    augment: str = "light"
+
+
+class AblationParams(Protocol):
+    """41_ablation: what a skip is worth, from records of one protocol."""
 
     dataset: str = "isic2017"
     epochs: Positive = Field(24, description="of the trainings of all arms")
@@ -120,23 +134,15 @@ class AblationParams(Params):
     metric: Literal["boundary_f", "dice"] = Field(
         "boundary_f", description="of the claims, chosen beforehand; the other one may object"
     )
-    encoder: str = "mobilenet_v2"
-    encoder_weights: Literal["imagenet"] | None = "imagenet"
-    recipe: str = "paper"
-    image_size: Size = 128
-    batch_size: Positive = 16
-    augment: str = "light"
     steps_per_epoch: Positive = Field(
         84, description="of trainings on a part of the images: what one pass over all of them has"
     )
     own: str | None = Field(None, description="a reader's skip that joins, thin+module:Class")
-    folders: list[str] = Field(
-        default_factory=list, description="of runs that join, <dataset>/<model>/s<seed>"
-    )
+    folders: Folders = []
     output_dir: str = "outputs/ablation"
 
 
-class CompanyParams(Params):
+class CompanyParams(Protocol):
     """46_the_company: the compared methods in one frame, that of the config `company-isic2017`."""
 
     dataset: str = Field("isic2017", description="whose committed records are read")
@@ -152,15 +158,7 @@ class CompanyParams(Params):
     metric: Literal["dice", "boundary_f"] = Field(
         "dice", description="of the claims, chosen beforehand; the other one may object"
     )
-    encoder: str = "mobilenet_v2"
-    encoder_weights: Literal["imagenet"] | None = "imagenet"
-    recipe: str = "paper"
-    image_size: Size = 128
-    batch_size: Positive = 16
-    augment: str = "light"
-    folders: list[str] = Field(
-        default_factory=list, description="of runs that join, <dataset>/<model>/s<seed>"
-    )
+    folders: Folders = []
     repeats: Positive = Field(5, description="timed turns of the costs")
     seed: Seed = Field(0, description="of the lesson on reverse attention")
     output_dir: str = "outputs/company"
@@ -190,9 +188,7 @@ class WorldsParams(Params):
     metric: Literal["dice", "boundary_f"] = Field(
         "dice", description="of the claims, chosen beforehand; the other one may object"
     )
-    folders: list[str] = Field(
-        default_factory=list, description="of runs that join, <dataset>/<model>/s<seed>"
-    )
+    folders: Folders = []
     output_dir: str = "outputs/worlds"
 
     @property
@@ -233,9 +229,7 @@ class ReadingParams(Params):
     models: Names = Field(
         ["thin+copy", "thin+nested", "thin+sdi"], description="the first is the reference"
     )
-    folders: list[str] = Field(
-        default_factory=list, description="of runs that join, <dataset>/<model>/s<seed>"
-    )
+    folders: Folders = []
     output_dir: str = "outputs/reading_the_paper"
 
 
