@@ -22,7 +22,7 @@ import torch
 
 from .. import costs, networks
 from ..common import env
-from ..common.params import PLACES, RunParams, file_name, slug
+from ..common.params import PLACES, Params, RunParams, file_name, slug
 from ..evaluation import record, stats
 from ..evaluation.identity import AFTERWARDS, TRAINING_VERSION
 from ..networks.names import parts
@@ -54,7 +54,7 @@ __all__ += [
     "said",
     "sizes",
 ]
-__all__ += ["spelled", "state", "stepwise", "thirds"]
+__all__ += ["by_files", "spelled", "state", "stepwise", "thirds"]
 
 LEADERS = ("thin+copy", "thin+nested", "thin+sdi")  # the first is the reference of all arms
 ARMS = {  # the skip alone: attention, what level i takes from the others, and what stands apart
@@ -180,6 +180,11 @@ def landed(params: AblationParams) -> Landed:
             left_out.append(f"{_cell(run)}, seed {run.seed}, is left out: {odd}")
         else:
             fit.append(one)
+    return by_files(params, fit, left_out)
+
+
+def by_files(params: Params, fit: Sequence[Mapping[str, Any]], left_out: list[str]) -> Landed:
+    """The records of one protocol, those on the files that most of them have apart from others."""
     usual = {}  # a smaller part of the images has a fingerprint of its own
     for share in {_params(one).train_share for one in fit}:
         of = Counter(one["fingerprint"] for one in fit if _params(one).train_share == share)

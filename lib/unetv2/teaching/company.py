@@ -5,7 +5,6 @@ is compared how, are those of `ablation`; the figures are in `company_figures`.
 """
 
 import json
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
@@ -115,14 +114,8 @@ def landed(params: CompanyParams) -> Landed:
         if odd := _odd(one, run, params):
             left_out.append(f"{label(run.model)}, seed {run.seed}, is left out: {odd}")
         else:
-            fit.append((run.train_share, one))
-    usual = {
-        share: Counter(one["fingerprint"] for of, one in fit if of == share).most_common(1)[0][0]
-        for share in {of for of, _ in fit}
-    }
-    ours = [one for share, one in fit if one["fingerprint"] == usual[share]]
-    beside = [one for share, one in fit if one["fingerprint"] != usual[share]]
-    return Landed(params, ours, beside, left_out)
+            fit.append(one)
+    return ablation.by_files(params, fit, left_out)
 
 
 def _frame(params: CompanyParams, model: str) -> dict[str, Any]:
