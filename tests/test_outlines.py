@@ -46,6 +46,17 @@ def test_every_model_has_its_colour_beside_and_in_the_magnified_part():
     ]
 
 
+def test_errors_along_the_border_are_told_from_others():
+    truth = np.zeros((40, 40), int)
+    truth[10:30, 10:30] = 1
+    wider, elsewhere = truth.copy(), truth.copy()
+    wider[8:32, 8:32] = 1  # a rim of two pixels: 176
+    elsewhere[0:4, 0:11] = 1  # 44 far from the outline
+    assert outlines.along_the_border([truth], [[wider]], 2) == 1
+    assert outlines.along_the_border([truth], [[wider], [elsewhere]], 2) == 176 / 220
+    assert np.isnan(outlines.along_the_border([truth], [[truth]], 2))
+
+
 def test_where_all_models_agree_the_truth_says_where_to_look():
     missed = disc(50, 70, 5) >= 0.5
     fig = outlines.contours([GREY], [missed], [{"thin+copy": 0 * disc(1, 1, 1)}])

@@ -4,7 +4,7 @@ As in `plots`: a function builds its figure and returns it, and a model has one 
 """
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import cv2
@@ -22,7 +22,7 @@ from .plots import STYLE, WIDTH, label, palette
 if TYPE_CHECKING:
     from ..data import Split
 
-__all__ = ["contours", "doubt", "look", "window"]
+__all__ = ["along_the_border", "contours", "doubt", "look", "window"]
 
 TRUTH = {"colors": "white", "linewidths": 1.2, "linestyles": "dashed"}  # on black
 MAPS = Mapping[str, np.ndarray]  # of each model, the probability of "object", (H, W)
@@ -70,6 +70,30 @@ def window(masks: Sequence[np.ndarray], share: float = 0.3) -> tuple[slice, slic
     return slice(y, y + side), slice(x, x + side)
 
 
+def along_the_border(
+    truths: Sequence[np.ndarray], masks: Iterable[Sequence[np.ndarray]], reach: int
+) -> float:
+    """Of the wrong pixels of all models, the share within `reach` pixels of the true outline.
+
+    NaN where nothing is wrong.
+
+    Args:
+        truths: class ids, (H, W) each.
+        masks: of each model, in the order of `truths`.
+    """
+    square, wrong, close = np.ones((3, 3), np.uint8), 0, 0
+    bands = []
+    for truth in truths:
+        inside = (truth > 0).astype(np.uint8)
+        wide, narrow = (f(inside, square, iterations=reach) for f in (cv2.dilate, cv2.erode))
+        bands.append(wide > narrow)
+    for of in masks:
+        for mask, truth, band in zip(of, truths, bands, strict=True):
+            wrong += np.count_nonzero(mask != truth)
+            close += np.count_nonzero((mask != truth) & band)
+    return close / wrong if wrong else float("nan")
+
+
 @mpl.rc_context(STYLE)
 def contours(
     images: Sequence[np.ndarray],
@@ -106,7 +130,9 @@ def contours(
             for model, p in of.items():
                 _outline(ax, p, colors=colours[model], linewidths=1.3 if ax is part else 0.9)
         frame = (columns.start - 0.5, rows.start - 0.5), columns.stop - columns.start
-        whole.add_patch(mpl.patches.Rectangle(*frame, frame[1], fill=False, color="black"))
+        for colour, line in (("white", 2.4), ("black", 1.0)):  # seen on dark images too
+            look = {"fill": False, "edgecolor": colour, "linewidth": line}
+            whole.add_patch(mpl.patches.Rectangle(*frame, frame[1], **look))
         part.set(xlim=(columns.start - 0.5, columns.stop - 0.5))
         part.set(ylim=(rows.stop - 0.5, rows.start - 0.5))
         if captions:
