@@ -283,7 +283,8 @@ def summary(problems: list[Problem], whole: Path | None = None) -> list[str]:
         pairs = zip(found, details, strict=False)
         shown = ", ".join(f"{p.file} ({detail})" if detail else p.file for p, detail in pairs)
         more = f" and {len(found) - EXAMPLES} more" if len(found) > EXAMPLES else ""
-        cure = f"; {REMEDIES[kind]}" if kind in REMEDIES else ""
+        cure = REMEDIES.get(kind, "")
+        cure = f"; {cure}" if cure and cure not in shown else ""  # some say it themselves
         count = f"{len(found)} x " if len(found) > 1 else ""
         lines.append(f"{severity:5}  {count}{kind}: {shown}{more}{cure}")
     if whole and any(len(found) > EXAMPLES for found in kinds.values()):
