@@ -69,7 +69,7 @@ export PYTHONPATH="$ROOT/lib:$ROOT/workflow${PYTHONPATH:+:$PYTHONPATH}" NO_ALBUM
 if [ "$mode" = test ]; then
     export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" # a test for each core, not several cores for each test
     cd "$ROOT"
-    exec "$PYTHON" -m pytest -n auto --dist loadgroup "$@"
+    exec "$PYTHON" -m pytest -n auto --dist loadfile "$@" # a file stays together: what its fixtures build is built once
 fi
 if [ "$mode" = publish ]; then exec "$PYTHON" "$ROOT/workflow/to_kaggle.py" "$@"; fi
 if [ "$mode" = site ]; then
