@@ -11,8 +11,9 @@ from unetv2.common.params import RunParams, file_name
 from unetv2.evaluation import record
 from unetv2.evaluation.identity import TRAINING_VERSION, deciding
 from unetv2.networks.names import parts
-from unetv2.teaching import ablation, ablation_plots
-from unetv2.teaching.ablation import ARMS, CORNERS, LEADERS, Cell
+from unetv2.teaching import ablation, ablation_plots, contrasts, verdicts
+from unetv2.teaching.cells import ARMS, CORNERS, LEADERS, ROWS, Cell, arms, leaders
+from unetv2.teaching.landed import Landed, fullest, state
 from unetv2.teaching.params import AblationParams
 from unetv2.training import run
 
@@ -90,11 +91,11 @@ def save(top, found: dict):
 
 def every(own: str | None = None) -> list[Cell]:
     """All that the notebook can show."""
-    leaders = ablation.leaders(own)
-    cells = [Cell(m, e) for e in (6, 12, 24) for m in leaders]
-    cells += ablation.arms([*ARMS, *CORNERS.values(), "smp-unet", "smp-unetplusplus"], 24)
-    cells += ablation.arms([f"{m}-c{c}" for m in leaders for c in (8, 16, 64)], 24)
-    cells += [Cell(m, 24, share) for m in leaders for share in (0.05, 0.1, 0.25, 0.5)]
+    skips = leaders(own)
+    cells = [Cell(m, e) for e in (6, 12, 24) for m in skips]
+    cells += arms([*ARMS, *CORNERS.values(), "smp-unet", "smp-unetplusplus"], 24)
+    cells += arms([f"{m}-c{c}" for m in skips for c in (8, 16, 64)], 24)
+    cells += [Cell(m, 24, share) for m in skips for share in (0.05, 0.1, 0.25, 0.5)]
     cells += [Cell("thin+concat", 24, share) for share in (0.05, 0.1, 0.25, 0.5)]
     return list(dict.fromkeys(cells))
 
@@ -105,7 +106,7 @@ def fill(top, cells, seeds=range(5), **options):
             save(top, made_up(cell, seed, **options))
 
 
-def look(*folders, **given) -> ablation.Landed:
+def look(*folders, **given) -> Landed:
     names = [str(folder) for folder in folders]
     return ablation.landed(AblationParams(dataset=DATASET, folders=names, **given))
 
@@ -119,7 +120,7 @@ def whole(tmp_path_factory):
 
 
 def test_effects_of_the_factorial_come_out(whole):
-    found = ablation.effects(whole, 24)
+    found = contrasts.effects(whole, 24)
     # over the other factors; at 24 epochs the planted gain of SDI is 3
     planted = [3 - 1.5 / 2, 2 - 1.5 / 2, 1, -1.5, 0, 0, 0]
     assert found.mean_difference.to_numpy() == pytest.approx(planted, abs=0.3)
@@ -133,9 +134,9 @@ def test_a_contrast_of_two_arms_is_what_stats_compare_gives(whole):
     from unetv2.evaluation import stats
 
     reference, cell = Cell("thin+copy", 24), Cell("thin+sdi", 24)
-    ours = ablation.compare(whole, ablation.against([cell], reference), 9).iloc[0]
+    ours = contrasts.compare(whole, contrasts.against([cell], reference), 9).iloc[0]
     records = [one for one in whole.records if one["params"]["model"] in LEADERS]
-    records = [one for one in records if ablation._cell(RunParams.make(one["params"])).epochs == 24]
+    records = [one for one in records if RunParams.make(one["params"]).epochs == 24]
     records = [one for one in records if one["params"].get("train_share", 1) == 1]
     frame = record.frame(records)
     theirs = stats.compare(
@@ -146,15 +147,15 @@ def test_a_contrast_of_two_arms_is_what_stats_compare_gives(whole):
 
 
 def test_gains_that_shrink_with_the_length_are_found(whole):
-    change = {"SDI": ablation.later("thin+sdi", "thin+copy", 6, 24)}
-    row = ablation.compare(whole, change).iloc[0]
+    change = {"SDI": contrasts.later("thin+sdi", "thin+copy", 6, 24)}
+    row = contrasts.compare(whole, change).iloc[0]
     wanted = 3.0 - 3.0 * 1.5
     assert row.mean_difference == pytest.approx(wanted, abs=0.4) and row.ci_high < 0
-    assert ablation.fullest(whole, LEADERS) == 24
+    assert fullest(whole, LEADERS) == 24
 
 
 def test_by_size_every_third_has_its_own_row(whole):
-    found = ablation.sizes(whole, ablation.arms(LEADERS, 24), Cell("thin+copy", 24))
+    found = contrasts.sizes(whole, arms(LEADERS, 24), Cell("thin+copy", 24))
     assert list(found["size"]) == ["small"] * 2 + ["medium"] * 2 + ["large"] * 2
     assert set(found.images) == {30}
     # 1.2 and 3 points are planted for all sizes
@@ -162,7 +163,7 @@ def test_by_size_every_third_has_its_own_row(whole):
 
 
 def test_results_and_prices(whole):
-    cells = ablation.arms(["thin+copy", "thin+sdi"], 24)
+    cells = arms(["thin+copy", "thin+sdi"], 24)
     price = ablation.prices(whole.params, [cell.model for cell in cells])
     table = ablation.results(whole, cells, price)
     assert list(table.index) == ["copy (U-Net's skip)", "SDI (U-Net v2's skip)"]
@@ -177,40 +178,52 @@ def test_results_and_prices(whole):
 
 
 def test_what_is_missing_is_one_sentence_and_crashes_nothing(tmp_path):
-    fill(tmp_path, ablation.arms(["thin+copy", "thin+sdi"], 24), seeds=[0])
+    fill(tmp_path, arms(["thin+copy", "thin+sdi"], 24), seeds=[0])
     fill(tmp_path, [Cell("thin+copy", 24)], seeds=[1, 2])
     found = look(tmp_path)
-    cells = ablation.arms(ARMS, 24)
-    said = ablation.state(found, cells)
-    assert said.startswith("2 of 10 arms have records at 24 epochs; missing: copy with attention;")
-    assert "seeds differ (0 to 2 of copy / 0 of SDI)" in said
-    assert said.endswith("Fewer than 5 seeds are numbers without a verdict.")
-    compared = ablation.compare(found, ablation.against(cells, cells[0]))
+    cells = arms(ARMS, 24)
+    said = state(found, cells)
+    assert said.startswith(
+        "2 of 10 arms have records at 24 epochs.\n  missing: copy with attention;"
+    )
+    assert "\n  seeds 0 to 2: copy\n  seed 0: SDI\n" in said
+    assert said.endswith("Fewer than 5 seeds give numbers, and no verdict.")
+    compared = contrasts.compare(found, contrasts.against(cells, cells[0]))
     assert compared.seeds.tolist() == [0] * 5 + [1] + [0] * 3
     assert compared.text.iloc[0] == "no record yet of copy with attention (24 epochs)"
     assert "no verdict from fewer than 5 seeds" in compared.text.iloc[5]
-    assert len(ablation.said(compared)) == 1
-    assert ablation.brief(compared[4:6]).startswith("nested (24 epochs): waits; SDI (24 epochs): +")
+    assert len(verdicts.said(compared)) == 1
+    assert verdicts.brief(compared[4:6]).startswith("SDI (24 epochs) +")
+    assert verdicts.brief(compared[4:6]).endswith(
+        "from 1 seed, no verdict; 1 of 2 wait for records"
+    )
+    text = verdicts.showed(compared)
+    assert "so no verdict: SDI (24 epochs), +" in text
+    assert text.endswith("8 of 9 comparisons wait for records.")
+    assert "none of its 4 comparisons has a record" in verdicts.showed(compared[:4])
     assert DATASET in ablation.datasets(found.params)
-    assert set(ablation.compare(found, ablation.factorial(24)).seeds) == {0}
+    assert set(contrasts.compare(found, contrasts.factorial(24)).seeds) == {0}
     nothing = look(tmp_path, epochs=6)
     none = "None of the 10 arms has a record at 6 epochs yet."
-    assert ablation.state(nothing, ablation.arms(ARMS, 6)) == none
-    assert ablation.fullest(found, LEADERS) is None
-    lines = ablation.claims({"parts": compared, "again": compared})
+    assert state(nothing, arms(ARMS, 6)) == none
+    assert fullest(found, LEADERS) is None
+    lines = verdicts.claims(verdicts.once({"parts": compared, "again": compared}))
     assert "* parts, SDI (24 epochs): +" in "\n".join(lines)
-    assert lines[-1] == "8 of 9 comparisons have no records yet."
+    assert lines[-1] == (
+        "Of 9 comparisons 0 have a verdict, 0 have five seeds and none, 1 have fewer seeds,"
+        " and 8 wait for records."
+    )
 
 
 def test_seeds_that_differ_are_compared_where_both_have_them(tmp_path):
-    copy, sdi = ablation.arms(["thin+copy", "thin+sdi"], 24)
+    copy, sdi = arms(["thin+copy", "thin+sdi"], 24)
     fill(tmp_path, [copy], seeds=[0, 1, 2, 5])
     fill(tmp_path, [sdi], seeds=[1, 2, 3])
-    row = ablation.compare(look(tmp_path), ablation.against([sdi], copy)).iloc[0]
+    row = contrasts.compare(look(tmp_path), contrasts.against([sdi], copy)).iloc[0]
     assert row.seeds == 2 and len(row.by_seed) == 2
     fill(tmp_path / "other", [copy], seeds=[0])
     fill(tmp_path / "other", [sdi], seeds=[1])
-    row = ablation.compare(look(tmp_path / "other"), ablation.against([sdi], copy)).iloc[0]
+    row = contrasts.compare(look(tmp_path / "other"), contrasts.against([sdi], copy)).iloc[0]
     assert row.seeds == 0 and row.text == "no seed that all sides have"
 
 
@@ -234,11 +247,11 @@ def test_records_of_another_protocol_or_of_other_files_are_not_mixed_in(tmp_path
 
 
 def test_arms_scored_on_other_images_are_refused(tmp_path):
-    copy, sdi = ablation.arms(["thin+copy", "thin+sdi"], 24)
+    copy, sdi = arms(["thin+copy", "thin+sdi"], 24)
     fill(tmp_path, [copy])
     fill(tmp_path, [sdi], images=80)
     with pytest.raises(ValueError, match=r"SDI .* were scored on other images"):
-        ablation.compare(look(tmp_path), ablation.against([sdi], copy))
+        contrasts.compare(look(tmp_path), contrasts.against([sdi], copy))
 
 
 def test_wrong_parameters_are_clear(tmp_path):
@@ -255,8 +268,8 @@ def test_a_readers_own_skip_joins_every_table_and_figure(tmp_path, whole):
     fill(tmp_path, cells)
     found = look(*whole.params.folders, tmp_path, own=OWN)
     assert all(found.seeds(cell) == [0, 1, 2, 3, 4] for cell in cells)
-    rows = ablation.arms([*ARMS, OWN], 24)
-    compared = ablation.compare(found, ablation.against(rows, rows[0]))
+    rows = arms([*ARMS, OWN], 24)
+    compared = contrasts.compare(found, contrasts.against(rows, rows[0]))
     assert compared.loc[str(rows[-1]), "mean_difference"] == pytest.approx(3.0, abs=1.0)
     price = ablation.prices(found.params, ["thin+copy", OWN])
     table = ablation.results(found, [rows[0], rows[-1]], price)
@@ -285,18 +298,25 @@ def test_the_printed_command_trains_by_the_protocol(whole, tmp_path):
 
 
 def test_figures_show_intervals_of_five_seeds_and_dots_of_fewer(whole, tmp_path):
-    fill(tmp_path, ablation.arms(["thin+copy", "thin+sdi"], 24), seeds=[0, 1])
-    rows = ablation.arms(LEADERS, 24)
+    fill(tmp_path, arms(["thin+copy", "thin+sdi"], 24), seeds=[0, 1])
+    rows = arms(LEADERS, 24)
     few, none = look(tmp_path), look(tmp_path / "nothing")
-    for found, hollow, missing in ((whole, 0, 0), (few, 2, 2), (none, 0, 4)):
-        compared = ablation.compare(found, ablation.against(rows, rows[0]))
+    for found, hollow, missing in ((whole, 0, 0), (few, 2, 2)):
+        compared = contrasts.compare(found, contrasts.against(rows, rows[0]))
         fig = ablation_plots.gains(compared, "boundary_f")
         white = [x for x in fig.axes[0].lines if x.get_markerfacecolor() == "white"]
         assert sum(len(x.get_xdata()) for x in white) == hollow
         assert sum("no record yet" in t.get_text() for t in texts(fig)) == missing
-        steps = {m: {24.0: Cell(m, 24)} for m in LEADERS}
-        ablation_plots.over(found, steps, compared, "epochs")
-        ablation_plots.corners(found, 24)
+    steps = {m: {float(e): Cell(m, e) for e in (6, 12, 24)} for m in LEADERS}
+    by_length = contrasts.stepwise(whole, [arms(LEADERS, e) for e in (6, 12, 24)])
+    assert len(ablation_plots.over(whole, steps, by_length, "epochs").axes) == 4
+    assert len(ablation_plots.corners(whole, 24).axes) == 2
+    compared = contrasts.compare(none, contrasts.against(rows, rows[0]))
+    empty = [ablation_plots.gains(compared, "boundary_f"), ablation_plots.corners(none, 24)]
+    empty.append(ablation_plots.over(few, steps, by_length, "epochs"))
+    said = [fig.axes[0].texts[0].get_text() for fig in empty]
+    assert said[0].startswith("No record yet") and said[1].startswith("0 of 4 lines")
+    assert said[2] == "epochs: 1 of 3 steps have records; a curve takes two"
 
 
 def test_the_protocol_is_that_of_the_configs():
@@ -308,5 +328,5 @@ def test_the_protocol_is_that_of_the_configs():
         assert one.epochs == epochs
         mine = AblationParams()
         assert all(getattr(one, n) == getattr(mine, n) for n in ablation.PROTOCOL)
-    every_arm = {*ARMS, *CORNERS.values(), *sum(ablation.ROWS.values(), ())}
+    every_arm = {*ARMS, *CORNERS.values(), *sum(ROWS.values(), ())}
     assert set(config.models) == every_arm

@@ -12,7 +12,8 @@ from unetv2.common.params import RunParams, file_name
 from unetv2.evaluation import record
 from unetv2.evaluation.identity import TRAINING_VERSION, deciding
 from unetv2.networks.peers.pranet import PartialDecoder
-from unetv2.teaching import ablation, company, company_figures
+from unetv2.teaching import company, company_figures, contrasts
+from unetv2.teaching.landed import Landed, state
 from unetv2.teaching.params import CompanyParams
 
 DATASET = "synthetic"  # without committed records
@@ -88,7 +89,7 @@ def fill(top, whole: bool = True) -> None:
         save(top, made_up("thin+sdi", 3, fingerprint="b" * 16))
 
 
-def look(top, **given) -> ablation.Landed:
+def look(top, **given) -> Landed:
     return company.landed(CompanyParams(dataset=DATASET, folders=[str(top)], **given))
 
 
@@ -123,7 +124,7 @@ def prices() -> pd.DataFrame:
 def test_whole_frame_and_its_gains(whole):
     planned = company.cells(whole.params)
     assert [whole.seeds(cell) for cell in planned] == [[0, 1, 2, 3, 4]] * 9
-    table = ablation.compare(whole, ablation.against(planned, planned[0])).set_index("model")
+    table = contrasts.compare(whole, contrasts.against(planned, planned[0])).set_index("model")
     for model, (gain, _) in list(PLANTED.items())[1:]:
         assert table.mean_difference[model] == pytest.approx(gain, abs=0.4)
     assert table.verdict["pranet"] == "better" and table.verdict["malunet"] == "worse"
@@ -136,9 +137,9 @@ def test_the_encoder_is_no_part_of_a_model_that_brings_its_own(partly):
 
 
 def test_another_frame_is_left_out_and_named(partly):
-    assert partly.left_out == ["SANet, seed 2, is left out: image_size 64, not 128"]
+    assert partly.left_out == ["SANet (24 epochs), seed 2, is left out: image_size 64, not 128"]
     assert [one["fingerprint"] for one in partly.beside] == ["b" * 16]
-    said = ablation.state(partly, company.cells(partly.params), "methods")
+    said = state(partly, company.cells(partly.params), "methods")
     assert said.startswith("7 of 9 methods have records") and "Polyp-PVT; MALUNet" in said
 
 
@@ -173,7 +174,7 @@ def test_those_that_are_not_shown_worse_are_named_beside_the_best(whole):
     asked = whole.params.model_copy(
         update={"peers": ["sanet", "polyp-pvt"], "designs": ["smp-unet"]}
     )
-    found = ablation.Landed(asked, whole.records, [], [])
+    found = Landed(asked, whole.records, [], [])
     chosen = company.choose(found, prices()).choose["the best Dice"]
     assert set(chosen.split(" or ")) == {"SANet", "Polyp-PVT"}
 

@@ -7,7 +7,7 @@ from scipy.stats import t as student
 
 from unetv2.teaching import other_rules, published, reading, reading_charts
 
-LABELS = {"a": "copy (U-Net's skip)", "b": "SDI (U-Net v2's skip)"}
+LABELS = {"a": "copy", "b": "SDI"}
 
 
 # Printed tables
@@ -186,13 +186,14 @@ def test_nothing_is_mixed_in_a_series():
 def test_what_is_missing_is_said():
     models = ["thin+copy", "thin+sdi", "thin+nested"]
     parts = other_rules.series([run(), run(seed=1, test=None), run("thin+sdi")])
-    said = "\n".join(other_rules.missing(parts, ["isic2017", "pranet"], models))
-    assert "pranet: no run has a record yet" in said
-    assert "no record yet of nested" in said
-    assert "seeds differ (copy (U-Net's skip) 0, 1; SDI" in said
+    said = other_rules.state(parts, ["isic2017", "pranet"], models)
+    assert said.startswith("isic2017, 3 epochs: 3 runs.\n  missing: nested (UNet++'s skip)\n")
+    assert "seeds 0, 1: copy (U-Net's skip)\n  seed 0: SDI" in said
     assert "1 run without test scores" in said
-    whole = other_rules.series([run()])
-    assert other_rules.missing(whole, ["isic2017"], ["thin+copy"]) == []
+    assert said.endswith("pranet: no run has a record yet.")
+    whole = other_rules.series(run(seed=seed) for seed in range(5))
+    said = other_rules.state(whole, ["isic2017"], ["thin+copy"])
+    assert said == "isic2017, 3 epochs: 5 runs.\n  seeds 0 to 4: of each"
     assert other_rules.fullest(parts) == "isic2017, 3 epochs" and other_rules.fullest({}) is None
 
 
@@ -217,6 +218,20 @@ def test_gains_are_of_the_same_seed_and_protocol():
     found = other_rules.gains(other_rules.protocols(parts), "thin+copy").set_index("protocol")
     assert set(found.seed) == {1} and set(found.model) == {"thin+sdi"}
     assert found.gain["one matrix"] == pytest.approx(3) and found.gain["own size"] == 0
+
+
+def test_orders_stand_beside_the_protocols_that_give_them():
+    better = run("thin+sdi")
+    summary = better["tests"]["isic2017"]["summary"]
+    better["tests"]["isic2017"]["summary"] = summary | {"global": {"dice": 0.83, "iou": 0.7}}
+    for name in ("per_image", "own"):
+        better["tests"]["isic2017"]["summary"][name] = {"dice": 0.7, "iou": 0.6}
+    lines = other_rules.spread(other_rules.protocols(parts_of(run(), better)))
+    assert lines[0].startswith("* s, tested on isic2017: on identical masks the protocols stand ")
+    assert lines[1].startswith("    * copy > SDI: per image, own size")
+    assert lines[2] == "    * SDI > copy: one matrix"
+    alone = other_rules.spread(other_rules.protocols(parts_of(run())))
+    assert len(alone) == 1 and "models" in alone[0] and ">" not in alone[0]
 
 
 # The scene
@@ -275,4 +290,4 @@ def test_the_scene_prints_its_counts():
     fig = reading_charts.scene(["small"], [disc], [other_rules.one_disc(6, 4, 3)])
     tp, fn = 64, 48  # counted on the drawing
     assert disc[0].sum() == tp + fn
-    assert fig.axes[0].get_xlabel() == "TP 64, FP 48, FN 48: Dice 0.57, IoU 0.40"
+    assert fig.axes[0].get_xlabel() == "TP 64, FP 48, FN 48\nDice 0.57, IoU 0.40"

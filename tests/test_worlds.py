@@ -12,7 +12,7 @@ from unetv2.common.params import RunParams, file_name, slug
 from unetv2.data.corrupt import CORRUPTIONS
 from unetv2.evaluation import record
 from unetv2.evaluation.identity import TRAINING_VERSION, deciding
-from unetv2.teaching import worlds
+from unetv2.teaching import verdicts, worlds
 from unetv2.teaching.params import WorldsParams
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -152,7 +152,7 @@ def test_what_a_net_loses_without_a_map_comes_out(whole):
     assert "the same 20 images" in found.text.iloc[0]
     against = worlds.leans(table, MODELS, MODELS[0])
     assert len(against) == 8
-    row = against.loc["SDI's loss less copy's without 1/32, coarsest"]
+    row = against.loc["SDI without 1/32, coarsest"]
     assert row.verdict == "loses less" and row.mean_difference == pytest.approx(2, abs=0.1)
 
 
@@ -198,9 +198,10 @@ def test_what_is_missing_or_unequal_is_said_and_compared_over_common_seeds(tmp_p
     save(tmp_path, "synthetic:hair=1", "thin+copy", 0)
     found = worlds.stages(look(tmp_path), SWEEP)
     said = worlds.state(found, MODELS, "worlds")
-    assert said.startswith("1 of 13 worlds have records of all 3 networks; missing: hair = 1 (")
+    assert said.startswith("1 of 13 worlds have records of all 3 networks.\n  missing: hair = 1 (")
     assert "hair = 1 (nested; SDI); contrast = 0" in said and "blur = 1" in said
-    assert "The seeds of the networks differ in default" in said and "Fewer than 5" in said
+    assert "seeds 0 to 2: default, copy\n  seed 0: default, nested" in said
+    assert "Fewer than 5" in said
     table = worlds.gains(found, worlds.pairs(MODELS))
     assert list(table.seeds[:2]) == [1, 2] and table.seeds[2:].sum() == 0
     assert not table.verdict.any() and table.text.iloc[4] == "no record yet"
@@ -218,7 +219,7 @@ def test_a_run_with_other_parameters_is_named_and_never_mixed_in(tmp_path):
     found = worlds.stages(look(tmp_path), ["synthetic"])
     assert len(found["default"].records) == 4
     said = worlds.state(found, ["thin+copy", "thin+sdi"], "worlds")
-    assert "Not mixed in: synthetic, 3 epochs (1 run); " in said and "resnet18" in said
+    assert "not mixed in: synthetic, 3 epochs (1 run); " in said and "resnet18" in said
 
 
 def test_bad_input_is_one_clear_error(tmp_path):
@@ -234,11 +235,13 @@ def test_bad_input_is_one_clear_error(tmp_path):
 def test_claims_are_sorted_by_the_rule(sweep, tmp_path):
     few = worlds.stages(look(tmp_path), SWEEP)
     table = worlds.gains(sweep, worlds.pairs(MODELS))
-    lines = worlds.claims({"worlds": table, "none": worlds.gains(few, worlds.pairs(MODELS))})
+    lines = verdicts.claims(
+        {"worlds": table, "none": worlds.gains(few, worlds.pairs(MODELS))}, every=False
+    )
     assert sum(line.startswith("* worlds, ") for line in lines) == 2
     assert lines[-1].startswith("Of 52 comparisons 2 have a verdict, 24 have five seeds and none")
     assert lines[-1].endswith("0 have fewer seeds, and 26 wait for records.")
-    said = worlds.tally({"a gain": (table, "better", "worse")})
+    said = verdicts.tally({"a gain": (table, "better", "worse")})
     assert said == [
         "a gain: of 26 comparisons 26 have records, 26 of them 5 seeds; 1 for it, 1 against it."
     ]

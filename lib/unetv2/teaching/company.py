@@ -5,7 +5,7 @@ is compared how, are those of `ablation`; the figures are in `company_figures`.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import combinations
 from typing import Any
@@ -17,10 +17,10 @@ from .. import costs, networks
 from ..common import env
 from ..common.params import RunParams
 from ..evaluation import record, stats
-from ..evaluation.identity import TRAINING_VERSION, deciding
 from ..networks.names import PUBLISHED_ENCODER, RANDOM
-from . import ablation, published, reading, tables
-from .ablation import Cell, Landed
+from . import ablation, contrasts, published, reading, tables
+from .cells import Cell, arms
+from .landed import Landed, gather
 from .params import CompanyParams
 from .plots import label
 
@@ -91,7 +91,7 @@ def _result(name: str) -> dict[str, Any]:
 
 def cells(params: CompanyParams) -> list[Cell]:
     """Each model at the notebook's length, on all training images."""
-    return ablation.arms(params.models, params.epochs)
+    return arms(params.models, params.epochs)
 
 
 def landed(params: CompanyParams) -> Landed:
@@ -107,35 +107,22 @@ def landed(params: CompanyParams) -> Landed:
     for model in params.models:
         networks.check_model(model)
         RunParams.make(_frame(params, model))
-    fit, left_out = [], []
     given = params.dataset, params.models, params.folders
-    for one in record.collect(*given, epochs=params.epochs):
-        run = RunParams.make(one["params"])
-        if odd := _odd(one, run, params):
-            left_out.append(f"{label(run.model)}, seed {run.seed}, is left out: {odd}")
-        else:
-            fit.append(one)
-    return ablation.by_files(params, fit, left_out)
+    records = record.collect(*given, epochs=params.epochs)
+
+    def wanted(run: RunParams) -> RunParams:
+        own = {name: getattr(run, name) for name in ("dataset", "seed", "train_share")}
+        if run.train_share < 1:  # as many steps as all images have: a number of its own
+            own["steps_per_epoch"] = run.steps_per_epoch
+        return RunParams.make(_frame(params, run.model) | own)
+
+    return gather(params, records, wanted)
 
 
 def _frame(params: CompanyParams, model: str) -> dict[str, Any]:
     """The fields of RunParams that a run of `model` has in this frame."""
     own = {name: getattr(params, name) for name in PROTOCOL} | {"model": model}
     return own | ({"encoder_weights": None} if model in RANDOM else {})
-
-
-def _odd(one: Mapping[str, Any], run: RunParams, params: CompanyParams) -> str:
-    """In what a record is of another frame; "" where it is of this one."""
-    free = {"dataset", "seed", "train_share"}
-    if run.train_share < 1:  # as many steps as all images have: a number of its own
-        free.add("steps_per_epoch")
-    wanted = RunParams.make(_frame(params, run.model))
-    is_, want = deciding(run), deciding(wanted)
-    names = sorted((is_.keys() | want.keys()) - free)
-    pairs = {n: (getattr(run, n), getattr(wanted, n)) for n in names if is_.get(n) != want.get(n)}
-    if one["training_version"] != TRAINING_VERSION:
-        pairs["training version"] = (one["training_version"], TRAINING_VERSION)
-    return "; ".join(f"{name} {is_}, not {want}" for name, (is_, want) in pairs.items())
 
 
 # Costs --------------------------------------------------------------------------------------------
@@ -275,7 +262,7 @@ def _of_little_data(found: Landed) -> tuple[str, str]:
     """The smallest share of the training images of which two models have five seeds."""
     shares = sorted({cell.share for cell in found.scores if cell.share < 1})
     for share in shares:
-        of = ablation.arms(found.params.models, found.params.epochs, share)
+        of = arms(found.params.models, found.params.epochs, share)
         if sum(len(found.seeds(cell)) >= stats.SEEDS_FOR_A_VERDICT for cell in of) > 1:
             chosen, why = _best(found, of, "dice")
             return chosen, f"on {share:.0%} of the images: {why}"
@@ -297,7 +284,7 @@ def _best(found: Landed, of: Sequence[Cell], metric: str) -> tuple[str, str]:
     asked = replace(found, params=found.params.model_copy(update={"metric": metric}))
     others = [cell for cell in full if cell != best]
     questions = {cell: {best: 1.0, cell: -1.0} for cell in others}
-    compared = ablation.compare(asked, questions, len(list(combinations(full, 2))))
+    compared = contrasts.compare(asked, questions, len(list(combinations(full, 2))))
     shown = compared.ci_low.gt(0).to_numpy()
     equal = [label(c.model) for c, worse in zip(others, shown, strict=True) if not worse]
     worse = [label(c.model) for c, worse in zip(others, shown, strict=True) if worse]

@@ -10,8 +10,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from . import diagrams
-from .ablation import ARMS, Landed
+from .cells import ARMS
 from .designs import Design, Link, Mark
+from .landed import Landed
 from .plots import STYLE, WIDTH, grid, label, palette
 from .tables import NAMES
 

@@ -15,10 +15,12 @@ import pandas as pd
 from ..common.params import RunParams
 from ..evaluation import metrics, record
 from ..evaluation.identity import deciding
+from .cells import short
+from .landed import report
 from .plots import label
 
-__all__ = ["PROTOCOLS", "RULES", "choices", "fullest", "gains", "missing", "one_disc", "orders"]
-__all__ += ["protocols", "scored", "sentences", "series"]
+__all__ = ["PROTOCOLS", "RULES", "choices", "fullest", "gains", "one_disc", "orders"]
+__all__ += ["protocols", "scored", "sentences", "series", "spread", "state"]
 
 Record = Mapping[str, Any]
 
@@ -56,23 +58,21 @@ def _setting(one: Record) -> dict[str, Any]:
     return kept | {"files": one["fingerprint"][:6], "version": one["training_version"]}
 
 
-def missing(
+def state(
     parts: Mapping[str, Sequence[Record]], datasets: Iterable[str], models: Iterable[str]
-) -> list[str]:
-    """What is not there or not equal, a sentence each: datasets, models, seeds, audits."""
-    there = {RunParams.make(one["params"]).dataset for part in parts.values() for one in part}
-    found = [f"{name}: no run has a record yet." for name in datasets if name not in there]
+) -> str:
+    """What has landed of each series: runs, models, seeds; datasets without a record after it."""
+    models, lines = list(models), []
     for name, part in parts.items():
-        seeds = {model: [_seed(one) for one in part if _model(one) == model] for model in models}
-        absent = ", ".join(label(model) for model in models if not seeds[model])
-        if absent:
-            found.append(f"{name}: no record yet of {absent}.")
-        if len({tuple(held) for held in seeds.values() if held}) > 1:
-            each = "; ".join(f"{label(m)} {', '.join(map(str, s))}" for m, s in seeds.items() if s)
-            found.append(f"{name}: the seeds differ ({each}); orders take the common ones.")
-        if dumb := sum("test_dice" not in one["log"] for one in part):
-            found.append(f"{name}: {_many(dumb, 'run')} without test scores in the log.")
-    return found
+        seeds = {m: [_seed(one) for one in part if _model(one) == m] for m in models}
+        missing = [label(model) for model, held in seeds.items() if not held]
+        dumb = sum("test_dice" not in one["log"] for one in part)
+        more = [f"{_many(dumb, 'run')} without test scores in the log"] if dumb else []
+        there = {label(model): held for model, held in seeds.items() if held}
+        lines.append(report(f"{name}: {_many(len(part), 'run')}.", missing, there, more))
+    there = {RunParams.make(one["params"]).dataset for part in parts.values() for one in part}
+    lines += [f"{name}: no run has a record yet." for name in datasets if name not in there]
+    return "\n".join(lines)
 
 
 def fullest(parts: Mapping[str, Sequence[Record]]) -> str | None:
@@ -145,7 +145,7 @@ def orders(chosen: pd.DataFrame) -> pd.DataFrame:
 
 
 def _order(scores: pd.Series) -> str:
-    return " > ".join(label(model) for model in scores.sort_values(ascending=False).index)
+    return " > ".join(short(model) for model in scores.sort_values(ascending=False).index)
 
 
 def sentences(chosen: pd.DataFrame) -> list[str]:
@@ -155,7 +155,7 @@ def sentences(chosen: pd.DataFrame) -> list[str]:
     for name, block in chosen.groupby("series", sort=False):
         models = block.groupby("model", sort=False)
         each = models.excess.mean()
-        gains = ", ".join(f"{gain:.2f} to {label(model)}" for model, gain in each.items())
+        gains = ", ".join(f"{gain:.2f} to {short(model)}" for model, gain in each.items())
         text = f"{name}: choosing on the test set would have added {gains}"
         text += f" (at most {block.excess.max():.2f} to one run)"
         if len(each) > 1 and ordered.seeds[name]:
@@ -202,6 +202,31 @@ def protocols(parts: Mapping[str, Sequence[Record]]) -> pd.DataFrame:
     return pd.DataFrame(
         found, columns=["series", "test", "model", "seed", "protocol", "dice", "iou"]
     )
+
+
+def spread(table: pd.DataFrame) -> list[str]:
+    """How far protocols and models stand apart, and which order of models each protocol gives.
+
+    Args:
+        table: of `protocols`.
+
+    Returns:
+        lines of Markdown, for each series and test set.
+    """
+    found = []
+    for (name, test), block in table.groupby(["series", "test"], sort=False):
+        means = block.pivot_table("dice", "protocol", "model", sort=False)
+        rules, models = (np.ptp(means, axis=axis).mean() for axis in (0, 1))
+        text = f"* {name}, tested on {test}: on identical masks the protocols stand {rules:.1f}"
+        text += " points of Dice apart (mean over the models)"
+        if means.shape[1] == 1:  # one model has no order
+            found.append(f"{text}.")
+            continue
+        found.append(f"{text}, the models {models:.1f} (mean over the protocols).")
+        orders = means.apply(_order, axis=1)
+        for order, of in orders.groupby(orders, sort=False):
+            found.append(f"    * {order}: {', '.join(of.index)}")
+    return found
 
 
 def _summarised(block: Mapping, one: Record, where: tuple | None) -> Sequence[float] | None:

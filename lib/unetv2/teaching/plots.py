@@ -21,7 +21,7 @@ from .. import networks
 from ..common import files
 
 __all__ = ["COLOURS", "OTHERS", "REGIONS", "STYLE", "WIDTH", "contact_sheet", "curves", "grid"]
-__all__ += ["intervals", "label", "overlay", "palette", "save"]
+__all__ += ["intervals", "label", "nothing", "overlay", "palette", "save"]
 
 # By skip. The set of Okabe and Ito ("Color Universal Design", 2008) first, which colour-blind
 # readers can tell apart; then two of Tol's.
@@ -52,6 +52,8 @@ OTHERS = (  # for what is no skip of ours; none is that of copy, nested or SDI
     "#AA4499",
     "#DDCC77",
     "#88CCAA",
+    "#F77189",
+    "#A6CEE3",
 )
 SKIP_OF = {  # the skip of a model whose name does not hold it
     "unetv2": "sdi",
@@ -122,6 +124,15 @@ def label(name: str) -> str:
         return networks.label(str(name))
     except ValueError:
         return str(name)
+
+
+def nothing(text: str) -> Figure:
+    """What stands in place of a chart until there is something to draw: a line of text."""
+    fig, ax = plt.subplots(figsize=(WIDTH, 0.5))  # without axes a notebook shows no picture
+    plt.close(fig)
+    ax.axis("off")
+    ax.text(0.5, 0.5, text, color="#666666", ha="center", va="center")
+    return fig
 
 
 def overlay(

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from . import published
+from . import published, tables
 from .bounds import check_table, digits
 
-__all__ = ["LEVEL", "VERDICTS", "claims", "effects", "ledger", "marks", "possible", "reruns"]
-__all__ += ["with_background"]
+__all__ = ["LEVEL", "VERDICTS", "claims", "effects", "folded", "ledger", "marks", "possible"]
+__all__ += ["reruns", "shorter", "with_background"]
 
 LEVEL = 0.05  # of every test here, as in the UNet++ article
 SHOWN = {"dice": "Dice", "iou": "IoU", "score": "score", "mae": "MAE", "parameters": "M parameters"}
@@ -45,6 +45,16 @@ def ledger(source: str) -> dict[tuple[str, str], pd.DataFrame]:
     for row in published.rows(source):
         blocks.setdefault((row["table"], row["about"]), []).append(row)
     return {key: _block(rows) for key, rows in blocks.items()}
+
+
+def folded(table: str, about: str, block: pd.DataFrame, opened: bool = False) -> str:
+    """A block of `ledger` as Markdown that a reader opens and closes with a click."""
+    sets = block.index.unique()
+    what = f"{table}, {sets[0]}" if len(sets) == 1 and sets[0] else table
+    many = f"{len(block)} row{'s' * (len(block) != 1)}"
+    head = f"<details{' open' * opened}><summary><b>{what}</b>, {many}</summary>"
+    rows = "\n".join(tables.markdown(block))
+    return f"{head}\n\n{about[0].upper()}{about[1:]}.\n\n{rows}\n\n</details>"
 
 
 def _block(rows: list[dict]) -> pd.DataFrame:
@@ -118,6 +128,13 @@ def claims() -> pd.DataFrame:
     return table[["claim", "where", "verdict", "evidence", "note"]]
 
 
+def shorter(evidence: str, at_most: int = 4) -> str:
+    """The first few parts of the evidence of a claim, and how many more there are."""
+    parts = evidence.split("; ")
+    more = len(parts) - at_most
+    return "; ".join(parts[:at_most]) + (f"; and {more} more of the kind" if more > 0 else "")
+
+
 # What stands out from luck ------------------------------------------------------------------------
 
 
@@ -179,7 +196,7 @@ def _effect(ours: Mapping, other: Mapping, metric: str) -> dict[str, Any]:
 VERDICTS = ("stands", "not shown", "no deviation", "a tie", "an impossible row")
 
 
-def marks(source: str, tables: Sequence[str]) -> pd.DataFrame:
+def marks(source: str, of: Sequence[str]) -> pd.DataFrame:
     """What each mark "best" is worth: the best row of each dataset and score against the next.
 
     Columns: table, dataset, score, best, value, `next`, gain; `sd`, the deviation of the best row,
@@ -195,7 +212,7 @@ def marks(source: str, tables: Sequence[str]) -> pd.DataFrame:
             if f"{metric}_sd" in row:
                 lent[row["dataset"], row["model"], metric] = row[f"{metric}_sd"]
     found = []
-    for table in tables:
+    for table in of:
         there = published.rows(source, table)
         for dataset in dict.fromkeys(row["dataset"] for row in there):
             rows = [row for row in there if row["dataset"] == dataset]

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from ..evaluation import metrics
 from .other_rules import PROTOCOLS, RULES
-from .plots import STYLE, WIDTH, grid, label, overlay, palette
+from .plots import STYLE, WIDTH, grid, label, nothing, overlay, palette
 from .reading import LEVEL
 
 __all__ = ["chosen", "gains", "matrix", "plane", "scene", "under_protocols"]
@@ -49,14 +49,14 @@ def plane(rows: pd.DataFrame) -> Figure:
     ax.text(55, 51, "Dice = IoU")
     ax.text(79, 58, "no masks are here", color=WRONG)
     ax.text(32, 88, "nor here", color=WRONG)
-    ax.set(xlim=(30, 114), ylim=(30, 101), xlabel="IoU, points", ylabel="Dice, points")
+    ax.set(xlim=(30, 117), ylim=(30, 101), xlabel="IoU, points", ylabel="Dice, points")
     ax.set_xticks(range(30, 101, 10))
     looks = {"one confusion matrix": "full", "means, or unclear": "none"}
     marks = [
         mpl.lines.Line2D([], [], marker="o", color=FINE, fillstyle=f, linewidth=0, label=text)
         for text, f in looks.items()
     ]
-    marks.append(mpl.lines.Line2D([], [], marker="X", color=WRONG, linewidth=0, label="cannot be"))
+    marks.append(mpl.lines.Line2D([], [], marker="X", color=WRONG, linewidth=0, label="impossible"))
     ax.legend(handles=marks, loc="lower left", bbox_to_anchor=(0.3, 0))
     ax.set_title("every printed row with both scores", loc="left")
     _misses(near, rows[rows.protocol == "global"])
@@ -119,7 +119,8 @@ def matrix(tables: dict[str, pd.DataFrame]) -> Figure:
             seen.add(colour)
             ax.add_patch(plt.Rectangle((x - 0.48, y - 0.46), 0.96, 0.92, color=colour))
             small = {"ha": "center", "va": "center", "fontsize": 8}
-            ax.text(x, y, f"{row.gain:+.2f}\nd {row.d:+.1f}".replace("-", "−"), **small)
+            d = f"{row.d:+.1f}" if abs(row.d) >= 0.05 else f"{row.d:+.2f}"
+            ax.text(x, y, f"{row.gain:+.2f}\nd {d}".replace("-", "−"), **small)
         names = [
             SETS.get(d, d) + f"\n{m}".replace("iou", "IoU").replace("dice", "Dice") * several
             for d, m in columns
@@ -136,24 +137,15 @@ def matrix(tables: dict[str, pd.DataFrame]) -> Figure:
     return fig
 
 
-def _nothing(text: str) -> Figure:
-    """What stands in place of a chart until there is something to draw."""
-    fig, ax = plt.subplots(figsize=(WIDTH, 0.6))
-    plt.close(fig)
-    ax.axis("off")
-    ax.text(0.5, 0.5, text, ha="center", va="center")
-    return fig
-
-
 @mpl.rc_context(STYLE)
 def chosen(table: pd.DataFrame) -> Figure:
-    """The test Dice of each run at the epoch of each rule; a chart for each series.
+    """The test Dice of each run at the epoch of each rule; a chart for each series, on one scale.
 
     Args:
         table: of `other_rules.choices`.
     """
     if not len(table):
-        return _nothing("no audited run has a record yet")
+        return nothing("no audited run has a record yet")
     names = list(dict.fromkeys(table.series))
     columns = min(3, len(names))
     rows = -(-len(names) // columns)
@@ -174,6 +166,10 @@ def chosen(table: pd.DataFrame) -> Figure:
         ax.set(title=name, xlabel="test Dice, points", ylim=(len(runs) - 0.4, -0.6), yticks=[])
         ax.grid(axis="x", alpha=0.3)
         ax.margins(x=0.08)
+    widest = max(np.ptp(ax.get_xlim()) for ax in axes.flat[: len(names)])
+    for ax in axes.flat[: len(names)]:  # a point is as wide in every chart
+        middle = np.mean(ax.get_xlim())
+        ax.set_xlim(middle - widest / 2, middle + widest / 2)
     for ax in axes.flat[len(names) :]:
         ax.set_visible(False)
     looks = {"validation": ("o", "#666666"), "test": ("D", "white"), "last": ("|", "#666666")}
@@ -205,7 +201,7 @@ def scene(names: list[str], sharp: list[tuple], soft: list[tuple]) -> Figure:
         rows.append([overlay(grey, truth, p >= 0.5), p, q])
         counts = metrics.counts(p >= 0.5, truth)
         dice, iou = metrics.dice_iou(*counts)
-        text = "TP {}, FP {}, FN {}: ".format(*counts)
+        text = "TP {}, FP {}, FN {}\n".format(*counts)
         captions.append([f"{text}Dice {dice:.2f}, IoU {iou:.2f}", "", ""])
     titles = ["the mask, p ≥ 0.5", "p, sharp edge", "p, soft edge"]
     return grid(rows, titles, names, captions, legend=True)
@@ -219,7 +215,7 @@ def under_protocols(table: pd.DataFrame) -> Figure:
         table: of `other_rules.protocols`, of one series; a row of charts for each test set.
     """
     if not len(table):
-        return _nothing("no run has a record yet")
+        return nothing("no run has a record yet")
     tests = list(dict.fromkeys(table.test))
     fig, axes = plt.subplots(
         len(tests), 2, figsize=(WIDTH, 3.1 * len(tests) + 0.4), squeeze=False, sharex=True
@@ -237,7 +233,7 @@ def under_protocols(table: pd.DataFrame) -> Figure:
             for model in colours:
                 mean = wide.loc[model].mean()
                 ax.plot(names, mean, "o-", color=colours[model], linewidth=2, markersize=4)
-            ax.set(ylabel=f"{title}, points", title=test if ax is line[0] else "")
+            ax.set(ylabel=f"{title}, points", title=test)
             ax.tick_params(axis="x", rotation=35)
             plt.setp(ax.get_xticklabels(), ha="right", rotation_mode="anchor")
             ax.grid(axis="y", alpha=0.3)
@@ -255,7 +251,7 @@ def gains(table: pd.DataFrame, reference: str) -> Figure:
         reference: what the differences are against.
     """
     if not len(table):
-        return _nothing(f"no pair of runs with {label(reference)} has records yet")
+        return nothing(f"no pair of runs with {label(reference)} has records yet")
     names = [name for name in PROTOCOLS if name in set(table.protocol)]
     of_runs = table.pivot(index=["model", "seed"], columns="protocol", values="gain")[names]
     colours = palette(table.model)

@@ -1,8 +1,8 @@
 """44_when_skips_help: in which world which skip helps, and what its finest map is for.
 
 A **stage** is what runs were trained and tested on; its runs differ in model and seed alone. On a
-stage the scores of all images are there, and `ablation.compare` gives intervals for other seeds and
-other images together. The studies of a record (maps set to zero, spoilt images) hold means over
+stage the scores of all images are there, and `contrasts.compare` gives intervals for other seeds
+and other images together. The studies of a record (maps set to zero, spoilt images) hold means over
 images: their intervals are for other seeds, on the same images. Both make the same columns.
 """
 
@@ -15,25 +15,15 @@ import pandas as pd
 
 from ..data.synthetic import Knobs
 from ..evaluation import metrics, record, stats
-from . import ablation
-from .ablation import Cell, Landed, short
+from . import contrasts
+from .cells import Cell, short
+from .landed import Landed, report, spelled
 from .other_rules import fullest, series
 from .params import AblationParams, WorldsParams
 
-__all__ = ["DEFAULT", "away", "beyond", "claims", "corrupted", "finest", "gains", "leans"]
-__all__ += [
-    "level_name",
-    "moved",
-    "pairs",
-    "scores",
-    "second",
-    "spoilt",
-    "stage",
-    "stages",
-    "state",
-    "sweep",
-]
-__all__ += ["title", "without", "zeroed"]
+__all__ = ["DEFAULT", "away", "beyond", "corrupted", "finest", "gains", "leans", "level_name"]
+__all__ += ["moved", "pairs", "scatter", "scores", "second", "spoilt", "spoilt_by_series"]
+__all__ += ["stage", "stages", "state", "sweep", "title", "without", "zeroed", "zeroed_by_series"]
 
 DEFAULT = "synthetic"
 KNOBS = asdict(Knobs())
@@ -94,34 +84,24 @@ def away(found: Landed, test: str) -> Landed:
 
 
 def state(of: Mapping[str, Landed], models: Sequence[str], what: str) -> str:
-    """What has landed of all stages and models, what is missing, and where seeds differ."""
-    there = {
-        name: [m for m in models if found.seeds(_cell(found, m))] for name, found in of.items()
+    """What has landed of all stages and models, what is missing, and of which seeds."""
+    seeds = {
+        name: {short(m): held for m in models if (held := found.seeds(_cell(found, m)))}
+        for name, found in of.items()
     }
-    whole = [name for name, held in there.items() if len(held) == len(models)]
-    parts = {
-        name: [m for m in models if m not in held]
-        for name, held in there.items()
-        if 0 < len(held) < len(models)
-    }
-    if not whole and not parts:
+    if not any(seeds.values()):
         return f"None of the {len(of)} {what} has a record yet."
-    text = f"{len(whole)} of {len(of)} {what} have records of all {len(models)} networks"
-    absent = [name for name, held in there.items() if not held]
-    lacking = [f"{name} ({ablation.spelled(map(short, ms))})" for name, ms in parts.items()]
-    if absent or lacking:
-        text += f"; missing: {ablation.spelled([*lacking, *absent])}"
-    seeds = {n: {tuple(of[n].seeds(_cell(of[n], m))) for m in held} for n, held in there.items()}
-    if odd := [name for name, kinds in seeds.items() if len(kinds) > 1]:
-        text += f". The seeds of the networks differ in {ablation.spelled(odd)}: a comparison"
-        text += " takes those that both sides have"
-    fewest = min((len(one) for kinds in seeds.values() for one in kinds), default=0)
-    if fewest < stats.SEEDS_FOR_A_VERDICT:
-        text += f". Fewer than {stats.SEEDS_FOR_A_VERDICT} seeds are numbers without a verdict"
+    whole = sum(len(held) == len(models) for held in seeds.values())
+    head = f"{whole} of {len(of)} {what} have records of all {len(models)} networks."
+    lacking = {
+        name: [short(m) for m in models if short(m) not in held] for name, held in seeds.items()
+    }
+    parts = [f"{name} ({spelled(ms)})" for name, ms in lacking.items() if 0 < len(ms) < len(models)]
+    absent = [name for name, held in seeds.items() if not held]
+    each = {f"{name}, {model}": one for name, held in seeds.items() for model, one in held.items()}
     beside = [one for found in of.values() for one in found.left_out]
-    if beside:
-        text += f". Not mixed in: {ablation.spelled(beside, 4)}"
-    return text + "."
+    more = [f"not mixed in: {spelled(beside, 4)}"] if beside else []
+    return report(head, [*parts, *absent], each, more)
 
 
 def _cell(found: Landed, model: str) -> Cell:
@@ -154,7 +134,7 @@ def pairs(models: Sequence[str], levels: int | None = None) -> dict[str, tuple[s
 
 
 def gains(of: Mapping[str, Landed], named: Named, comparisons: int | None = None) -> pd.DataFrame:
-    """`ablation.compare` of each pair on each stage, corrected for all of them, landed or not.
+    """`contrasts.compare` of each pair on each stage, corrected for all of them, landed or not.
 
     The columns `place` (the stage) and `arm` (the pair) join.
 
@@ -167,7 +147,7 @@ def gains(of: Mapping[str, Landed], named: Named, comparisons: int | None = None
             f"{name}: {arm}": {_cell(found, one): 1.0, _cell(found, less): -1.0}
             for arm, (one, less) in named.items()
         }
-        table = ablation.compare(found, weights, comparisons or len(of) * len(named))
+        table = contrasts.compare(found, weights, comparisons or len(of) * len(named))
         tables.append(table.assign(place=name, arm=list(named)))
     whole = pd.concat(tables)
     no_cell = (whole.seeds == 0) & whole.text.str.startswith("no record")
@@ -276,11 +256,26 @@ def leans(table: pd.DataFrame, models: Sequence[str], reference: str | None = No
                 values = [(a - b).dropna() for a, b in zip(values, theirs, strict=True)]
             arm = level_name(level, levels)
             name = f"{short(model)} without {arm}"
-            if reference is not None:
-                name = f"{short(model)}'s loss less {short(reference)}'s without {arm}"
             row = _over_seeds(*values, images, len(others) * levels, words)
             rows[name] = {"place": short(model), "arm": arm, "model": model} | row
     return pd.DataFrame(rows).T.infer_objects()
+
+
+def zeroed_by_series(parts: Mapping[str, Records], models: Sequence[str]) -> pd.DataFrame:
+    """The change of Dice when each map is zero, points: a row for each series and net."""
+    rows = []
+    for name, part in parts.items():
+        table = leans(zeroed(part, models), models)
+        for net, of in table[table.seeds > 0].groupby("place", sort=False):
+            values = of.set_index("arm").mean_difference.round(2).to_dict()
+            rows.append({"series": name, "net": net, "seeds": of.seeds.max()} | values)
+    return _by_series(rows)
+
+
+def _by_series(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    return pd.DataFrame(rows, columns=None if rows else ["series", "net"]).set_index(
+        ["series", "net"]
+    )
 
 
 def finest(of: Mapping[str, Landed], models: Sequence[str]) -> pd.DataFrame:
@@ -290,7 +285,7 @@ def finest(of: Mapping[str, Landed], models: Sequence[str]) -> pd.DataFrame:
     """
     rows = {}
     for name, found in of.items():
-        metrics_of = found.params.metric, ablation.other(found.params.metric)
+        metrics_of = found.params.metric, contrasts.other(found.params.metric)
         table = zeroed(found.records, models)
         table = table[table.level == 0]
         images = int(table.images.max()) if len(table) else 0
@@ -411,42 +406,33 @@ def beyond(table: pd.DataFrame, named: Named) -> pd.DataFrame:
     return pd.DataFrame(rows).T.infer_objects()
 
 
+def spoilt_by_series(parts: Mapping[str, Records]) -> pd.DataFrame:
+    """The mean Dice of the five steps, points: a row for each series and net."""
+    rows = []
+    for name, part in parts.items():
+        table = corrupted(part).query("step > 0")
+        for model, of in table.groupby("model", sort=False):
+            values = of.groupby("kind", sort=False).dice.mean().round(1).to_dict()
+            rows.append({"series": name, "net": short(model), "seeds": of.seed.nunique()} | values)
+    return _by_series(rows)
+
+
+def scatter(table: pd.DataFrame, models: Sequence[str], step: int = 3) -> str:
+    """How far trainings of one net lie apart, clean and at a step of each corruption: Markdown."""
+    of = table[table.model.isin(models)].groupby(["kind", "step", "model"], sort=False).dice
+    apart = (of.max() - of.min()).reset_index()
+    text = "**What this run showed.**"
+    if not apart.dice.gt(0).any():
+        return f"{text} Nothing yet: no net has two trainings with spoilt images."
+    clean = apart[apart.step == 0].dice.max()
+    rows = apart[apart.step == step]
+    rows = rows.loc[rows.groupby("kind", sort=False).dice.idxmax()]
+    each = [f"{row.dice:.1f} under {row.kind} ({short(row.model)})" for row in rows.itertuples()]
+    text += f" Trainings of one net lie up to {clean:.1f} points apart on clean images; at step"
+    return f"{text} {step} they lie up to {', '.join(each)} apart."
+
+
 def _kinds(table: pd.DataFrame) -> tuple[list[str], list[int]]:
     from ..data.corrupt import CORRUPTIONS, STEPS
 
     return list(table.kind.unique()) or list(CORRUPTIONS), [0, *STEPS]
-
-
-# What may be claimed ------------------------------------------------------------------------------
-
-
-def claims(sections: Mapping[str, pd.DataFrame]) -> list[str]:
-    """What the tables of differences together allow to say, in lines of Markdown."""
-    kinds: dict[str, list[str]] = {"claimed": [], "open": [], "few": [], "missing": []}
-    for name, table in sections.items():
-        for question, row in table.iterrows():
-            few = row.seeds < stats.SEEDS_FOR_A_VERDICT
-            kind = "missing" if not row.seeds else "few" if few else "open"
-            kinds["claimed" if row.verdict else kind].append(f"{name}, {question}: {row.text}")
-    lines = ["**What may be claimed, on these images and for these trainings:**", ""]
-    lines += [f"* {line}" for line in kinds["claimed"] or ["nothing yet"]]
-    number = sum(map(len, kinds.values()))
-    rest = f"Of {number} comparisons {len(kinds['claimed'])} have a verdict, {len(kinds['open'])}"
-    rest += f" have five seeds and none, {len(kinds['few'])} have fewer seeds, and"
-    return [*lines, "", f"{rest} {len(kinds['missing'])} wait for records."]
-
-
-def tally(tested: Mapping[str, tuple[pd.DataFrame, str, str]]) -> list[str]:
-    """How many comparisons speak for and against each hypothesis, a sentence each.
-
-    Args:
-        tested: hypothesis -> a table of differences, the verdict for it, and that against it.
-    """
-    lines = []
-    for hypothesis, (table, yes, no) in tested.items():
-        there, full = table.seeds > 0, table.seeds >= stats.SEEDS_FOR_A_VERDICT
-        text = f"{hypothesis}: of {len(table)} comparisons {there.sum()} have records,"
-        text += f" {full.sum()} of them {stats.SEEDS_FOR_A_VERDICT} seeds;"
-        counts = (table.verdict == yes).sum(), (table.verdict == no).sum()
-        lines.append(text + " {} for it, {} against it.".format(*counts))
-    return lines

@@ -1,7 +1,7 @@
 """The figures of 44_when_skips_help; a function builds its figure and returns it.
 
 In a map a cell is coloured by its difference. It is hatched where the interval holds 0, pale and
-dotted where fewer than five seeds stand behind it, and grey where nothing has landed.
+dotted where fewer than five seeds stand behind it, and grey where nothing has landed yet.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from ..data import synthetic
 from ..evaluation.stats import SEEDS_FOR_A_VERDICT
 from . import plots
-from .plots import STYLE, WIDTH, label, palette
+from .plots import STYLE, WIDTH, label, nothing, palette
 from .worlds import KNOBS
 
 __all__ = ["gallery", "heat", "knobs", "under"]
@@ -34,27 +34,22 @@ def gallery(steps: Sequence[float], size: int = 128, seed: int = 3) -> Figure:
     return fig
 
 
-def _nothing(unit: str) -> Figure:
-    """In place of a figure for which no record has landed: one line that says so."""
-    fig = plt.figure(figsize=(WIDTH, 0.5))
-    plt.close(fig)
-    fig.text(0.5, 0.5, f"No record yet ({unit})", color="#777777", ha="center", va="center")
-    return fig
-
-
 @mpl.rc_context(STYLE | {"hatch.linewidth": 0.5})
 def heat(panels: Mapping[str, pd.DataFrame], unit: str, height: float = 0.42) -> Figure:
     """A map for each panel: a row for each `place`, a column for each `arm`, differences in points.
 
     Args:
         panels: title -> columns `place`, `arm`, `mean_difference`, `ci_low`, `ci_high`, `seeds`;
-            all have the same places. Where none has a difference yet, one line says so.
+            all have the same places. A place without any record is counted and not drawn; where
+            no place has one yet, a line says so.
         unit: what the colour is.
         height: of a row, inches.
     """
     if all(table.mean_difference.isna().all() for table in panels.values()):
-        return _nothing(unit)
-    places = list(dict.fromkeys(next(iter(panels.values())).place))
+        return nothing(f"No record yet: {unit}")
+    planned = list(dict.fromkeys(next(iter(panels.values())).place))
+    there = {place for table in panels.values() for place in table.place[table.seeds > 0]}
+    places = [place for place in planned if place in there]
     counts = [table.arm.nunique() for table in panels.values()]
     size = (WIDTH, height * len(places) + 1.5)
     fig, axes = plt.subplots(1, len(panels), figsize=size, squeeze=False, width_ratios=counts)
@@ -64,7 +59,7 @@ def heat(panels: Mapping[str, pd.DataFrame], unit: str, height: float = 0.42) ->
     norm = mpl.colors.Normalize(-reach, reach)
     for k, (ax, (title, table)) in enumerate(zip(axes[0], panels.items(), strict=True)):
         arms = list(dict.fromkeys(table.arm))
-        for _, row in table.iterrows():
+        for _, row in table[table.place.isin(places)].iterrows():
             _cell(ax, arms.index(row.arm), places.index(row.place), row, norm, len(arms))
         ax.set(xlim=(-0.5, len(arms) - 0.5), ylim=(len(places) - 0.5, -0.5), title=title)
         ax.set_xticks(range(len(arms)), arms)
@@ -77,7 +72,10 @@ def heat(panels: Mapping[str, pd.DataFrame], unit: str, height: float = 0.42) ->
     bar = fig.colorbar(
         colours, ax=axes[0].tolist(), location="bottom", shrink=0.5, aspect=40, pad=0.02
     )
-    bar.set_label(f"{unit}   (/// interval holds 0, ∘ fewer than five seeds)", fontsize=8.5)
+    text = f"{unit}   (/// interval holds 0, ∘ fewer than five seeds)"
+    if absent := len(planned) - len(places):
+        text += f"\n{absent} of {len(planned)} rows have no record yet and are not drawn"
+    bar.set_label(text, fontsize=8.5)
     return fig
 
 
@@ -123,6 +121,8 @@ def under(table: pd.DataFrame, models: Sequence[str]) -> Figure:
         table: `worlds.corrupted`.
     """
     kinds = list(table.kind.unique())
+    if not kinds:
+        return nothing("No record with spoilt images yet")
     fig, axes = plt.subplots(2, 2, figsize=(WIDTH, 5), squeeze=False, sharex=True)
     plt.close(fig)
     colours = palette(models)
@@ -153,7 +153,7 @@ def knobs(
         unit: label of the axis.
     """
     if not table.seeds.any():
-        return _nothing(unit)
+        return nothing(f"No record yet: {unit}")
     fig, axes = plt.subplots(2, 3, figsize=(WIDTH, 4.6), sharex=True, sharey=True)
     plt.close(fig)
     colours = palette(arms.values())
