@@ -5,7 +5,7 @@ neither weights nor a training. To keep the cost low, skips, flips and corruptio
 at most `AT_MOST` images of a test split, evenly spaced in its order.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,8 @@ from .score import confusion
 if TYPE_CHECKING:
     from ..data import SegData, Split
 
-__all__ = ["AT_MOST", "corruptions", "flips", "heads", "measure", "skips", "some", "thresholds"]
+__all__ = ["AT_MOST", "corruptions", "flips", "heads", "measure", "skip_of", "skips", "some"]
+__all__ += ["thresholds", "zero"]
 
 AT_MOST = 130
 THRESHOLDS = tuple(k / 10 for k in range(1, 10))
@@ -118,7 +119,7 @@ def skips(model: nn.Module, seg: "SegData", batch_size: int = 16) -> dict[str, A
         the skip's list; `dice`, `global`, see `_rows`; `boundary_f`, the mean at the network's
         size}, a row for each of `levels`.
     """
-    skip = _skip(model)
+    skip = skip_of(model)
     if skip is None:
         return {}
     classes, found = len(seg.classes), {}
@@ -127,7 +128,7 @@ def skips(model: nn.Module, seg: "SegData", batch_size: int = 16) -> dict[str, A
         levels, passes, edges = [None, *_maps(model, skip, split)], [], []
         for level in levels:
             sums, each = _Sums(classes), []
-            with _zero(skip, level):
+            with zero(skip, [] if level is None else [level]):
                 for i, z in zip(use, predict(model, split, batch_size, use), strict=True):
                     pred, truth = labels(z), np.asarray(split.masks[i])
                     sums.add(pred, truth)
@@ -138,7 +139,8 @@ def skips(model: nn.Module, seg: "SegData", batch_size: int = 16) -> dict[str, A
     return found
 
 
-def _skip(model: nn.Module) -> nn.Module | None:
+def skip_of(model: nn.Module) -> nn.Module | None:
+    """The submodule of `model` called `skip`; None where it has none."""
     named = model.named_modules()
     return next((m for name, m in named if name.rpartition(".")[2] == "skip"), None)
 
@@ -159,13 +161,26 @@ def _maps(model: nn.Module, skip: nn.Module, split: "Split") -> list[int]:
 
 
 @contextmanager
-def _zero(skip: nn.Module, level: int | None) -> Iterator[None]:
-    """Within the block, map `level` of what `skip` returns is zero; None: no map is."""
+def zero(skip: nn.Module, levels: Collection[int], before: bool = False) -> Iterator[None]:
+    """Within the block, maps `levels` of the list that `skip` returns are zero.
 
-    def zero(module, inputs, output):
-        return [torch.zeros_like(x) if i == level else x for i, x in enumerate(output)]
+    Args:
+        before: of the list that it receives, in place of the one that it returns.
+    """
 
-    handle = skip.register_forward_hook(zero)
+    def cut(maps):
+        return [torch.zeros_like(x) if i in levels else x for i, x in enumerate(maps)]
+
+    def received(module, inputs):
+        return (cut(inputs[0]),)
+
+    def returned(module, inputs, output):
+        return cut(output)
+
+    if before:
+        handle = skip.register_forward_pre_hook(received)
+    else:
+        handle = skip.register_forward_hook(returned)
     try:
         yield
     finally:

@@ -13,6 +13,7 @@ __all__ = [
     "CompareParams",
     "DataParams",
     "EfficiencyParams",
+    "ExploreParams",
     "FigureParams",
     "LessonParams",
     "OwnImagesParams",
@@ -268,3 +269,14 @@ class OwnImagesParams(Params):
     image_size: Size = Field(64, description="of the short training from random weights")
     epochs: Positive = Field(10, description="of each of the two short trainings")
     output_dir: str = "outputs/own_images"
+
+
+class ExploreParams(Params):
+    """90_explore: what sliders change in the published networks, on the samples."""
+
+    lesion: str = Field("ISIC_0012666", description="a sample, by the beginning of its id")
+    nuclei: str = Field("1631352d", description="a sample, by the beginning of its id")
+    count: Positive = Field(24, description="samples of each dataset behind a mean")
+    live: bool | None = Field(None, description="sliders; None: where somebody can move them")
+    seed: Seed = Field(0, description="of the fresh weights in the section on the start")
+    output_dir: str = "outputs/explore"
