@@ -1,8 +1,8 @@
 """publish.py CONFIG: copy what is small of a finished `outputs/CONFIG`, to be committed.
 
 To `outputs/results/CONFIG` go the scores of every run that has no committed record (runs.csv),
-their set-up (runs.json), tables and charts of 40_compare and of 43_unetpp_study, the saved figures
-of 50_figures, and reading copies of the executed notebooks, one of each kind. What shows images of
+their set-up (runs.json), tables and charts of 00_start_here, 40_compare and 43_unetpp_study, the
+saved figures of 50_figures, and reading copies of the executed notebooks, one of each kind. What shows images of
 a dataset that may not be shown to others (`may_publish` in data/registry.yaml) stays behind.
 
 publish.py CONFIG --records: copy the records of the finished runs to `outputs/results/records`
@@ -24,7 +24,7 @@ from unetv2.common import env, files
 from unetv2.evaluation import record
 
 TABLES = ("*.csv", "*.md", "*.png", "*.txt")
-FOLDERS = ("compare", "unetpp_study", "figures/*")
+FOLDERS = ("start_here", "compare", "unetpp_study", "figures/*")
 
 
 def finished(source: Path) -> list[Path]:
