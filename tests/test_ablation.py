@@ -260,6 +260,8 @@ def test_wrong_parameters_are_clear(tmp_path):
             look(tmp_path, own=own)
     with pytest.raises(ValueError, match="recipe='papre'"):
         look(tmp_path, recipe="papre")
+    with pytest.raises(ValueError, match=r"no folder .*/typo: name one that holds <dataset>"):
+        look(tmp_path / "typo")
 
 
 def test_a_readers_own_skip_joins_every_table_and_figure(tmp_path, whole):
@@ -300,7 +302,7 @@ def test_the_printed_command_trains_by_the_protocol(whole, tmp_path):
 def test_figures_show_intervals_of_five_seeds_and_dots_of_fewer(whole, tmp_path):
     fill(tmp_path, arms(["thin+copy", "thin+sdi"], 24), seeds=[0, 1])
     rows = arms(LEADERS, 24)
-    few, none = look(tmp_path), look(tmp_path / "nothing")
+    few, none = look(tmp_path), look()
     for found, hollow, missing in ((whole, 0, 0), (few, 2, 2)):
         compared = contrasts.compare(found, contrasts.against(rows, rows[0]))
         fig = ablation_plots.gains(compared, "boundary_f")

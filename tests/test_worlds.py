@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from rehearse import execute
 
@@ -12,7 +13,7 @@ from unetv2.common.params import RunParams, file_name, slug
 from unetv2.data.corrupt import CORRUPTIONS
 from unetv2.evaluation import record
 from unetv2.evaluation.identity import TRAINING_VERSION, deciding
-from unetv2.teaching import verdicts, worlds
+from unetv2.teaching import trained_nets, verdicts, worlds, worlds_figures
 from unetv2.teaching.params import WorldsParams
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -143,14 +144,14 @@ def test_a_slope_is_the_difference_of_two_gains_and_holds_both_intervals(sweep):
 
 def test_what_a_net_loses_without_a_map_comes_out(whole):
     records = worlds.stages(whole, [REAL])[REAL].records
-    table = worlds.zeroed(records, MODELS)
-    found = worlds.leans(table, MODELS)
+    table = trained_nets.zeroed(records, MODELS)
+    found = trained_nets.leans(table, MODELS)
     planted = [cost for costs in ZERO.values() for cost in costs]
     assert found.mean_difference.to_numpy() == pytest.approx(planted, abs=0.1)
     assert list(found.arm[:4]) == ["1/4, finest", "1/8", "1/16", "1/32, coarsest"]
     assert list(found.verdict[:4]) == ["loses", "loses", "", "loses"]
     assert "the same 20 images" in found.text.iloc[0]
-    against = worlds.leans(table, MODELS, MODELS[0])
+    against = trained_nets.leans(table, MODELS, MODELS[0])
     assert len(against) == 8
     row = against.loc["SDI without 1/32, coarsest"]
     assert row.verdict == "loses less" and row.mean_difference == pytest.approx(2, abs=0.1)
@@ -160,21 +161,21 @@ def test_the_interval_over_seeds_is_that_of_a_t_test(whole):
     from scipy.stats import ttest_1samp
 
     records = worlds.stages(whole, [REAL])[REAL].records
-    table = worlds.zeroed(records, MODELS[:1])
-    row = worlds.leans(table, MODELS[:1]).iloc[0]  # of four comparisons
+    table = trained_nets.zeroed(records, MODELS[:1])
+    row = trained_nets.leans(table, MODELS[:1]).iloc[0]  # of four comparisons
     values = table[table.level == 0].dice
     ends = ttest_1samp(values, 0).confidence_interval(1 - 0.05 / 4)
     assert (row.ci_low, row.ci_high) == pytest.approx(tuple(ends))
 
 
 def test_who_loses_less_on_spoilt_images_comes_out(whole):
-    table = worlds.corrupted(worlds.stages(whole, [REAL])[REAL].records)
-    found = worlds.beyond(table, worlds.pairs(MODELS))
+    table = trained_nets.corrupted(worlds.stages(whole, [REAL])[REAL].records)
+    found = trained_nets.beyond(table, worlds.pairs(MODELS))
     assert found.loc["noise: SDI"].mean_difference == pytest.approx(10, abs=0.5)
     assert found.loc["noise: SDI"].verdict == "loses less"
     assert found.loc["noise: nested"].verdict == "loses more"
     assert (found.verdict != "").sum() == 2
-    steps = worlds.spoilt(table, worlds.pairs(MODELS))
+    steps = trained_nets.spoilt(table, worlds.pairs(MODELS))
     assert len(steps) == 2 * len(CORRUPTIONS) * 6
     assert steps.loc["noise 3, SDI"].verdict == "better" and not steps.loc["noise 0, SDI"].verdict
 
@@ -187,8 +188,35 @@ def test_the_finest_level_hurts_at_home_and_helps_elsewhere_as_planted(whole, sw
     kvasir = worlds.stages(whole, HOSPITALS)["kvasir"]
     found = worlds.gains({"away": worlds.away(kvasir, "clinicdb")}, worlds.pairs(MODELS))
     assert list(found.verdict) == ["", "worse"]
-    zero = worlds.finest(sweep, MODELS)
+    zero = trained_nets.finest(sweep, MODELS)
     assert (zero.verdict == "loses").all() and len(zero) == 39
+
+
+def test_tables_by_series_and_the_scatter_of_seeds(whole, tmp_path):
+    home = worlds.stages(whole, [REAL])[REAL].records
+    zero = trained_nets.zeroed_by_series({"a": home}, MODELS)
+    assert zero.loc[("a", "nested"), "1/4, finest"] == pytest.approx(-7.0, abs=0.1)
+    spoilt = trained_nets.spoilt_by_series({"a": home})
+    assert spoilt.loc[("a", "nested"), "noise"] == pytest.approx(58.0, abs=0.5)
+    assert set(zero.seeds) == set(spoilt.seeds) == {5}
+    for found in (trained_nets.zeroed_by_series({}, MODELS), trained_nets.spoilt_by_series({})):
+        assert found.empty and list(found.index.names) == ["series", "net"]
+    table = trained_nets.corrupted(home)
+    rows = table[(table.kind == "noise") & (table.step == 3)].groupby("model").dice
+    widest = (rows.max() - rows.min()).max()
+    assert f"lie up to {widest:.1f} under noise (" in trained_nets.scatter(table, MODELS)
+    assert "Nothing yet" in trained_nets.scatter(table[:0], MODELS)
+
+
+def test_heat_draws_places_with_records_and_counts_the_others():
+    table = pd.DataFrame(
+        {"place": ["a", "b"], "arm": "x", "mean_difference": [1.0, np.nan], "seeds": [5, 0]}
+    ).assign(ci_low=0.5, ci_high=1.5)
+    fig = worlds_figures.heat({"title": table}, "points")
+    assert [text.get_text() for text in fig.axes[0].get_yticklabels()] == ["a"]
+    assert "1 of 2 rows have no record yet" in fig.axes[1].get_xlabel()
+    (line,) = worlds_figures.heat({"title": table[1:]}, "points").axes[0].texts
+    assert line.get_text() == "No record yet: points"
 
 
 def test_what_is_missing_or_unequal_is_said_and_compared_over_common_seeds(tmp_path):
@@ -206,7 +234,7 @@ def test_what_is_missing_or_unequal_is_said_and_compared_over_common_seeds(tmp_p
     assert list(table.seeds[:2]) == [1, 2] and table.seeds[2:].sum() == 0
     assert not table.verdict.any() and table.text.iloc[4] == "no record yet"
     assert worlds.moved(found, worlds.pairs(MODELS), [0, 1]).seeds.sum() == 0
-    of = worlds.leans(worlds.zeroed(found["default"].records, MODELS), MODELS)
+    of = trained_nets.leans(trained_nets.zeroed(found["default"].records, MODELS), MODELS)
     assert of.text.iloc[4].endswith("points, 1 seed: no verdict from fewer than 5 seeds")
 
 

@@ -319,12 +319,16 @@ def collect(
         settings: fields of RunParams that a record must have, as epochs=24.
 
     Raises:
-        ValueError: a damaged record; a setting that RunParams does not have.
+        ValueError: a damaged record; a setting that RunParams does not have; a folder that is not
+            there.
     """
     for field in settings:
         if field not in RunParams.model_fields:
             raise unknown("field of RunParams", field, RunParams.model_fields)
     tops = [env.path(FOLDER), *map(env.path, folders)]
+    for top in tops[1:]:
+        if not top.is_dir():
+            raise ValueError(f"no folder {top}: name one that holds <dataset>/<model>/s<seed>")
     there = {path.name for top in tops for path in (top / slug(dataset)).glob("*/")}
     names = sorted(there) if models is None else [file_name(model) for model in models]
     found = {}

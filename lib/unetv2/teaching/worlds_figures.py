@@ -118,7 +118,7 @@ def under(table: pd.DataFrame, models: Sequence[str]) -> Figure:
     """Dice under each corruption: a thin line for each training, a thick one for their mean.
 
     Args:
-        table: `worlds.corrupted`.
+        table: `trained_nets.corrupted`.
     """
     kinds = list(table.kind.unique())
     if not kinds:
