@@ -131,6 +131,14 @@ def test_whole_frame_and_its_gains(whole):
     assert table.verdict["smp-unetplusplus"] == ""
 
 
+def test_the_reference_is_the_first_model_as_soon_as_no_other_has_more_seeds(whole, tmp_path):
+    assert company.reference(whole).model == company.reference(look(tmp_path)).model == MODELS[0]
+    for model, seeds in {"smp-unet": 1, "sanet": 2, "pranet": 2}.items():
+        for seed in range(seeds):
+            save(tmp_path, made_up(model, seed))
+    assert company.reference(look(tmp_path)).model == "sanet"
+
+
 def test_the_encoder_is_no_part_of_a_model_that_brings_its_own(partly):
     (cell,) = (cell for cell in partly.scores if cell.model == "ege-unet")
     assert partly.seeds(cell) == [0, 1, 2]

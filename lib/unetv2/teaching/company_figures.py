@@ -96,7 +96,7 @@ def _sdi(design: Design) -> None:
 
 def drawn_tree() -> Figure:
     """`tree` side by side, in each method's colour."""
-    return diagrams.draw(tree(), columns=3, height=2.5)
+    return diagrams.draw(tree(), columns=3, height=2.0)
 
 
 # Reverse attention --------------------------------------------------------------------------------
