@@ -161,5 +161,6 @@ def frame(found: Landed, price: pd.DataFrame, metric: str = "dice") -> Figure:
     ]
     fig.legend(handles=marks, loc="outside lower center", ncols=3)
     if set(price.index) - set(scores):
-        fig.suptitle("hollow: no record yet", x=0.01, ha="left", fontsize=9)
+        text = "hollow, at the foot: no record yet, so only the cost is known"
+        fig.suptitle(text, x=0.01, ha="left", fontsize=9)
     return fig
