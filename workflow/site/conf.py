@@ -14,6 +14,7 @@ exclude_patterns = ["_images"]
 
 nb_execution_mode = "off"
 nb_merge_streams = True
+nb_render_markdown_format = "myst"  # as the text has it: commonmark knows no tables
 nb_ipywidgets_js = {}  # they would come from the network
 nb_mime_priority_overrides = [("html", "application/vnd.jupyter.widget-view+json", None)]
 myst_enable_extensions = ["dollarmath", "amsmath"]
