@@ -199,7 +199,8 @@ def corners(found: Landed, epochs: int) -> Figure:
                     dots = 100 * found.wide(cell, score).mean(axis=1)
                     ax.plot(np.full(len(dots), skip), dots, "o", color=colour, alpha=0.45, ms=4)
                     means[skip] = dots.mean()
-            text = f"{('thin', 'smp')[decoder]} decoder, {('no ', '')[supervision]}supervision"
+            heads = ("one head", "deep supervision")[supervision]
+            text = f"{('thin', 'smp')[decoder]} decoder, {heads}"
             named = {"label": text} if ax is axes[0, 0] else {}
             ax.plot(list(means), list(means.values()), dash, color=colour, lw=1.8, **named)
         ax.set(ylabel=f"{NAMES[score]}, points", xlim=(-0.3, 1.3))

@@ -77,7 +77,7 @@ def short(model: str) -> str:
     for bits, corner in CORNERS.items():
         if model == corner and model not in ARMS:
             skip, decoder, on = (of[bit] for of, bit in zip(FACTORS.values(), bits, strict=True))
-            return f"{skip} with the {decoder} decoder, supervision {on}"
+            return f"{skip} with the {decoder} decoder, deep supervision {on}"
     return re.sub(r" \([^()]*'s skip\)", "", label(model))
 
 
