@@ -155,6 +155,8 @@ def frame(found: Landed, price: pd.DataFrame, metric: str = "dice") -> Figure:
         ax.grid(alpha=0.3)
     axes[0].set(xlabel="M parameters", ylabel=f"{NAMES[metric]}, points")
     axes[1].set(xlabel="M multiply-adds of an image")
+    if not scores:  # then height means nothing at all
+        axes[0].set(yticks=[])
     marks = [
         mpl.lines.Line2D([], [], marker="o", linestyle="", color=c, label=label(m))
         for m, c in colours.items()
