@@ -2,8 +2,9 @@
 
 To `outputs/results/CONFIG` go the scores of every run that has no committed record (runs.csv),
 their set-up (runs.json), tables and charts of 00_start_here, 40_compare and 43_unetpp_study, the
-saved figures of 50_figures, and reading copies of the executed notebooks, one of each kind. What shows images of
-a dataset that may not be shown to others (`may_publish` in data/registry.yaml) stays behind.
+saved figures of 50_figures, and reading copies of the executed notebooks, one of each kind. What
+shows images of a dataset that may not be shown to others (`may_publish` in data/registry.yaml)
+stays behind.
 
 publish.py CONFIG --records: copy the records of the finished runs to `outputs/results/records`
 instead. A run whose record is committed counts as done wherever the repository is cloned.
