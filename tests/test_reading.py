@@ -62,6 +62,18 @@ def test_ledger_keeps_the_digits_of_the_print():
         reading.ledger("unetv3")
 
 
+def test_a_folded_ledger_holds_every_row_and_opens_the_first_block():
+    text = reading.folded("unetv2-paper", opened=True)
+    assert text.startswith("### U-Net v2 paper") and text.count("<details open>") == 1
+    assert "<summary><b>Table 1, isic2017</b>, 5 rows</summary>" in text
+    rows = [line for line in text.splitlines() if line.startswith("| ")]
+    blocks = reading.ledger("unetv2-paper").values()
+    assert len(rows) == sum(len(block) + 2 for block in blocks)
+    assert text.count("</details>") == len(blocks)
+    with pytest.raises(ValueError, match="unknown source"):
+        reading.folded("nature")
+
+
 def test_claims_have_one_of_four_verdicts():
     claims = reading.claims()
     counts = claims.verdict.value_counts()

@@ -47,14 +47,28 @@ def ledger(source: str) -> dict[tuple[str, str], pd.DataFrame]:
     return {key: _block(rows) for key, rows in blocks.items()}
 
 
-def folded(table: str, about: str, block: pd.DataFrame, opened: bool = False) -> str:
-    """A block of `ledger` as Markdown that a reader opens and closes with a click."""
-    sets = block.index.unique()
-    what = f"{table}, {sets[0]}" if len(sets) == 1 and sets[0] else table
-    many = f"{len(block)} row{'s' * (len(block) != 1)}"
-    head = f"<details{' open' * opened}><summary><b>{what}</b>, {many}</summary>"
-    rows = "\n".join(tables.markdown(block))
-    return f"{head}\n\n{about[0].upper()}{about[1:]}.\n\n{rows}\n\n</details>"
+def folded(source: str, opened: bool = False) -> str:
+    """The `ledger` of a source as Markdown: each block opens and closes with a click.
+
+    Args:
+        opened: the first block is open.
+
+    Raises:
+        ValueError: no such source.
+    """
+    lines = [f"### {published.sources().get(source)}"]
+    for (table, about), block in ledger(source).items():
+        sets = block.index.unique()
+        what = f"{table}, {sets[0]}" if len(sets) == 1 and sets[0] else table
+        many = f"{len(block)} row{'s' * (len(block) != 1)}"
+        lines.append(f"<details{' open' * opened}><summary><b>{what}</b>, {many}</summary>")
+        lines += [
+            f"{about[0].upper()}{about[1:]}.",
+            "\n".join(tables.markdown(block)),
+            "</details>",
+        ]
+        opened = False
+    return "\n\n".join(lines)
 
 
 def _block(rows: list[dict]) -> pd.DataFrame:
