@@ -39,18 +39,18 @@ FAMILY = {  # UNet++'s own: what readers see
     "tmi-unet-wide": "wide U-Net",
     "tmi-unet-e": "U-Net^e",
     "tmi-unet+": "UNet+",
-    "tmi-unet+-nods": "UNet+, no supervision",
+    "tmi-unet+-nods": "UNet+, one head",
     "tmi-unet++": "UNet++",
-    "tmi-unet++-nods": "UNet++, no supervision",
+    "tmi-unet++-nods": "UNet++, one head",
     "tmi-unet++-l2": "UNet++ L2",
     "tmi-unet++-l3": "UNet++ L3",
 }
 FILLED = {  # smp's blocks over an encoder whose stride-2 level is filled where it is missing
     "smp-unet-stride2": "U-Net (smp), stride 2 filled",
     "smp-unetplusplus-stride2": "UNet++ (smp), stride 2 filled",
-    "smp-unetplusplus-ds": "UNet++ (smp), supervised",
+    "smp-unetplusplus-ds": "UNet++ (smp), deep supervision",
     "smp-unetplus": "UNet+ (smp)",
-    "smp-unetplus-ds": "UNet+ (smp), supervised",
+    "smp-unetplus-ds": "UNet+ (smp), deep supervision",
 }
 PUBLISHED = {"unetv2": "U-Net v2", "unetv2-released": "U-Net v2, released order"}
 
@@ -186,5 +186,5 @@ def label(name: str) -> str:
     text += f", c = {found.c}" * (found.c != 32)
     text += f", {found.levels} coarsest levels" * bool(found.levels)
     if found.deep_supervision != thin:
-        text += ", supervised" if found.deep_supervision else ", no supervision"
+        text += ", deep supervision" if found.deep_supervision else ", one head"
     return text
