@@ -137,9 +137,12 @@ def reading_copies(source: Path, target: Path) -> str:
     others = [
         path for path in source.rglob("*.ipynb") if path.relative_to(source).parts[0] != "runs"
     ]
-    family = "tmi-"  # its runs belong to 43; 30 speaks of the models, and of the last one, SDI
-    in_order = sorted([*runs, *others], key=lambda p: (f"/{family}" not in p.as_posix(), p))
-    for notebook in reversed(in_order):  # the first of a name is the one to read
+
+    def last(path: Path) -> tuple[bool, Path]:
+        """Of one name the last is read: of 30 that of SDI, for the family's runs belong to 43."""
+        return "/tmi-" not in path.as_posix(), path
+
+    for notebook in sorted([*runs, *others], key=last, reverse=True):
         if not notebook.is_file() or notebook.stem in seen:
             continue
         values = yaml.safe_load((notebook.parent / "params.yaml").read_text(encoding="utf-8"))
