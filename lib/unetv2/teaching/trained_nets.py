@@ -42,9 +42,9 @@ def zeroed(records: Records, models: Sequence[str]) -> pd.DataFrame:
     found = []
     for one in records:
         run = _of(one)
-        for test, study in (
-            one["studies"].get("skips", {}).items() if run["model"] in models else ()
-        ):
+        if run["model"] not in models:
+            continue
+        for test, study in one["studies"].get("skips", {}).items():
             base = {name: study[name][0] for name in ("dice", "boundary_f")}
             for place, level in enumerate(study["levels"][1:], 1):
                 change = {name: 100 * (study[name][place] - base[name]) for name in base}
