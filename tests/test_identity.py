@@ -31,10 +31,11 @@ def test_it_is_twelve_hex_digits():
         {"audit": True},
         {"also_test": ["cvc300"]},
         {"studies": False},
+        {"channels_last": True, "compile": True},
     ],
     ids=str,
 )
-def test_places_and_what_is_measured_afterwards_do_not_count(values):
+def test_places_what_is_measured_afterwards_and_the_order_of_sums_do_not_count(values):
     assert of(**values) == of()
 
 

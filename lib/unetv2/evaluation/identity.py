@@ -13,25 +13,26 @@ from typing import Any
 from .. import networks
 from ..common.params import PLACES, RunParams
 
-__all__ = ["AFTERWARDS", "TRAINING_VERSION", "deciding", "identity", "own_skip"]
+__all__ = ["TRAINING_VERSION", "UNDECIDING", "deciding", "identity", "own_skip"]
 
 # Raise it by hand when a change of the library changes what a training computes: the test of three
 # steps against committed losses shows when. Raising it supersedes every run and every record.
 TRAINING_VERSION = 1
 
 AFTERWARDS = {"audit", "also_test", "studies"}  # measured on the weights, changes none of them
+HOW = {"channels_last", "compile"}  # the order of sums and the time, as the device decides them, too
+UNDECIDING = PLACES | AFTERWARDS | HOW
 
 
 def deciding(params: RunParams) -> dict[str, Any]:
     """The parameters that decide what is trained, without those that have their default.
 
     A default is left out so that a parameter added later supersedes nothing; so is the encoder of
-    smp or timm where the model brings its own. Of `folder:PATH` the folder's name stays: its
+    smp or timm where the model brings its own, and what decides no more than the order of sums. Of `folder:PATH` the folder's name stays: its
     content is in the fingerprint, and where it lies is not asked.
     """
-    without = set(PLACES) | AFTERWARDS
-    without |= {"encoder"} if networks.has_own_encoder(params.model) else set()
-    values = params.model_dump(exclude_defaults=True, exclude=without)
+    without = UNDECIDING | ({"encoder"} if networks.has_own_encoder(params.model) else set())
+    values = params.model_dump(exclude_defaults=True, exclude=set(without))
     kind, _, path = params.dataset.partition(":")
     if kind == "folder":
         values["dataset"] = "folder:" + path.replace("\\", "/").rstrip("/").rpartition("/")[2]

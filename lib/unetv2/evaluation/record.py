@@ -402,9 +402,9 @@ def _check_alike(records: Sequence[Mapping[str, Any]]) -> None:
 
 def _differences(records: Sequence[Mapping[str, Any]]) -> str:
     """What decides a training, but for model and seed, and is not the same in all `records`."""
-    from .identity import AFTERWARDS
+    from .identity import UNDECIDING
 
-    names = set(RunParams.model_fields) - set(PLACES) - AFTERWARDS - {"model", "seed"}
+    names = set(RunParams.model_fields) - UNDECIDING - {"model", "seed"}
     values = {}
     for record in records:
         params = _params(record)
