@@ -4,7 +4,6 @@ A training is a run of a config, done where its record is committed or among the
 are kept in OUT/records as they lie in outputs/results/records: to commit them, copy that folder.
 """
 
-import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -101,7 +100,7 @@ def runs_of(
 
 def _train(run: "Run", jobs: int) -> list[str]:
     """`unetv2 train` with the parameters of `run`; the same again goes on from its checkpoint."""
-    workers = max(0, (os.cpu_count() or 1) // jobs - 1)
+    workers = max(0, env.cores() // jobs - 1)
     place = {"output_dir": str(run.path), "workers": workers}
     words = []
     for name, value in (run.params.model_dump(exclude_defaults=True) | place).items():

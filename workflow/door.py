@@ -306,8 +306,7 @@ class Plan:
     def tidy(self) -> None:
         """Put away what would be taken for a result of these runs."""
         for run in self.todo:
-            if not (run.path / "metrics.json").is_file():
-                (run.path / ".done").unlink(missing_ok=True)
+            (run.path / ".done").unlink(missing_ok=True)
         for run in self.answered:
             if run.superseded:
                 step.lock(run.path)
@@ -379,7 +378,7 @@ def run(given: argparse.Namespace, more: list[str]) -> int:
         check_weights(plan.todo)
 
     elsewhere = any(word.split("=")[0] in ELSEWHERE for word in more)
-    cores = os.cpu_count() or 1
+    cores = env.cores()
     jobs = config.jobs or min(cores, 4)
     threads = max(1, cores // jobs)
     todo = {"notebooks": str(NOTEBOOKS), "gpus": [], "threads": 0, "steps": plan.steps()}

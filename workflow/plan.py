@@ -30,6 +30,7 @@ import step
 import yaml
 from pydantic import Field
 
+from unetv2.common import env
 from unetv2.common.errors import unknown
 from unetv2.common.params import Params, RunParams, file_name, slug
 from unetv2.evaluation.identity import TRAINING_VERSION, identity
@@ -46,7 +47,7 @@ ROLES = {  # role: the folder of an instance, below the step's own
     "after": "",
     "dataset-after": "/{dataset}",
 }
-RECORDS = ROOT / "outputs" / "results" / "records"
+RECORDS = "outputs/results/records"  # the committed ones, on Kaggle in a dataset of their own
 Text = Annotated[str, Field(min_length=1)]
 
 
@@ -144,7 +145,7 @@ class Run:
     @cached_property
     def record(self) -> Path | None:
         """The committed record that answers this run, if there is one."""
-        if not (RECORDS / self.wildcards["dataset"] / self.wildcards["model"]).is_dir():
+        if not (env.path(RECORDS) / self.wildcards["dataset"] / self.wildcards["model"]).is_dir():
             return None
         from unetv2.evaluation import record
 
@@ -231,7 +232,7 @@ class Step:
         if known := sorted(run.identity or "" for run in runs):
             lines += f"# runs {_hash(known)}\n"
         if self.role == "records":
-            names = sorted(path.name for path in RECORDS.rglob("*.json.gz"))
+            names = sorted(path.name for path in env.path(RECORDS).rglob("*.json.gz"))
             lines += f"# records {_hash(names)}\n"
         return lines
 

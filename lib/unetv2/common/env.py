@@ -19,6 +19,7 @@ from .errors import unknown
 __all__ = [
     "check_precision",
     "compile_problem",
+    "cores",
     "data_dir",
     "describe",
     "device",
@@ -193,9 +194,17 @@ def device(setting: str = "auto"):
     return torch.device("cuda" if setting != "cpu" and not gpu_problem() else "cpu")
 
 
+def cores() -> int:
+    """The processor cores that this process may use: a scheduler may lend fewer than there are."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def check_precision(place, precision: str) -> None:
     """RuntimeError if the device `place` does not compute in "fp16" or "bf16"; every device does in
-    "no", float32.
+    "no": float32, in whose convolutions an NVIDIA GPU from Ampere on rounds the factors to TF32,
+    PyTorch's default.
     """
     import torch
 
@@ -211,17 +220,22 @@ def check_precision(place, precision: str) -> None:
         )
 
 
-def describe() -> dict[str, str | int | None]:
+def describe(device: str = "auto") -> dict[str, str | int | None]:
     """Versions, device, commit and platform, as recorded beside each run; no path, host or user
     name.
+
+    Args:
+        device: what was computed on, as in RunParams.
     """
     import torch
+
+    on_cpu = device == "cpu" or gpu_problem()
 
     return {
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
         **{name: version(name) for name in PACKAGES},
-        "device": "cpu" if gpu_problem() else torch.cuda.get_device_name(),
+        "device": "cpu" if on_cpu else torch.cuda.get_device_name(),
         "threads": torch.get_num_threads(),
         "commit": _commit(),
     }

@@ -190,7 +190,7 @@ class RunParams(Params):
         default_factory=list, description="other datasets that the trained model is scored on"
     )
     precision: Literal["no", "fp16", "bf16"] = Field(
-        "no", description="mixed precision; 'no' is float32"
+        "no", description="mixed precision; 'no' is float32 (see unetv2.common.env.check_precision)"
     )
     channels_last: bool = Field(
         False, description="weights channels last: faster for PVT v2 and MobileNet on a CPU"

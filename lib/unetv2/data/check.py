@@ -6,7 +6,6 @@ command: unetv2 check NAME --data DIR
 """
 
 import argparse
-import hashlib
 import json
 import os
 import sys
@@ -18,10 +17,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..common import env
 from ..common.files import write_json, write_text
 from .alike import CORRELATION, alike, exact_copies, sight
-from .alike import __file__ as alike_file
-from .content import cache_folder, file_name, stamp
+from .content import cache_folder, file_name, of_code, stamp
 from .groups import connect, draw
 from .images import in_colours, numbers, read_image, read_raw_mask, to_classes
 from .pairs import Pair, Source, Values
@@ -34,7 +33,7 @@ LABELS_PRESENT = 0.8  # share of the labels 1 to n that a mask of instances hold
 CLASSES = 8  # with up to so many values, the same in every mask, they may as well be classes
 GREY_SHARE = 0.2  # a mask with more than this between black and white is no binary mask
 COPY = "the same image is in the"  # begins the text of an exact copy
-CODE = [hashlib.sha256(Path(f).read_bytes()).hexdigest() for f in (__file__, alike_file)]
+CODE = of_code("check", "alike", "groups", "images", "rle")  # what reads, looks and groups
 
 
 class Problem(NamedTuple):
@@ -136,7 +135,7 @@ def _facts(source: Source) -> tuple[list[Problem], dict[Path, dict], bool]:
 
 
 def _each(pairs: list[Pair], values: Values) -> list[tuple[list[Problem], dict | None]]:
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(env.cores()) as pool:
         return list(pool.map(lambda pair: _look(pair, values), pairs))
 
 

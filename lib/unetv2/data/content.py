@@ -10,9 +10,10 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from ..common import env
 from ..common.files import write_json
 
-__all__ = ["cache_folder", "contents", "file_name", "stamp"]
+__all__ = ["cache_folder", "contents", "file_name", "of_code", "stamp"]
 
 
 def cache_folder() -> Path:
@@ -40,6 +41,12 @@ def stamp(files: Iterable[Path], *more) -> str:
     return hashlib.sha256(repr((stamps, more)).encode()).hexdigest()[:16]
 
 
+def of_code(*names: str) -> list[str]:
+    """Hashes of modules of this room: a result in the cache is that of the code that made it."""
+    files = (Path(__file__).with_name(f"{name}.py") for name in names)
+    return [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
+
+
 def contents(files: Iterable[Path], known: Path) -> list[str]:
     """The sha256 of each file's content; of a folder, of its files.
 
@@ -54,7 +61,7 @@ def contents(files: Iterable[Path], known: Path) -> list[str]:
     old = json.loads(known.read_text(encoding="utf-8")) if known.is_file() else {}
     now = {path: _stat(path) for path in paths}
     new = [path for path, stat in now.items() if old.get(path, [])[:2] != stat]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(env.cores()) as pool:
         hashes = dict(zip(new, pool.map(_hash, new), strict=True))
     kept = old | {path: [*now[path], hashes.get(path) or old[path][2]] for path in now}
     if kept != old:

@@ -16,11 +16,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from ..common import env
 from ..common.files import atomic
-from . import images as reading
 from . import synthetic
 from .check import look, require
-from .content import cache_folder, contents, file_name, stamp
+from .content import cache_folder, contents, file_name, of_code, stamp
 from .groups import draw, prefix
 from .images import read_image, read_mask, resize
 from .pairs import Pair, Source, Values
@@ -28,9 +28,7 @@ from .readers import SYNTHETIC, find
 
 __all__ = ["SegData", "Split", "cache_folder", "fingerprint", "load", "load_tests"]
 
-READING = hashlib.sha256(
-    Path(reading.__file__).read_bytes()
-).hexdigest()  # of what decoded the arrays
+READING = of_code("images", "rle")  # what decoded the arrays
 
 
 @dataclass(frozen=True)
@@ -305,14 +303,11 @@ def _fingerprint(source: Source, cache: Path) -> str:
     files = list(
         dict.fromkeys(file for pairs in parts.values() for pair in pairs for file in pair.files)
     )
-    place = hashlib.sha256(os.path.abspath(files[0]).encode()).hexdigest()[:6] if files else ""
-    hashes = dict(
-        zip(
-            files,
-            contents(files, cache / f"content-{file_name(source.name)}-{place}.json"),
-            strict=True,
-        )
-    )
+    # named after the folder of all files, which a smaller part of them has, too
+    folder = os.path.commonpath(map(os.path.abspath, files)) if files else ""
+    place = hashlib.sha256(folder.encode()).hexdigest()[:6]
+    known = cache / f"content-{file_name(source.name)}-{place}.json"
+    hashes = dict(zip(files, contents(files, known), strict=True))
     content = [
         (part, pair.id, *(hashes[f] for f in pair.files))
         for part, pairs in parts.items()
@@ -344,7 +339,7 @@ def _decoded(source: Source, pairs: list[Pair], size: int, stem: Path) -> Split:
         return resize(image, size), resize(mask, size, mask=True)
 
     def rows():
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
+        with ThreadPoolExecutor(env.cores()) as pool:
             for i in range(
                 0, len(pairs), 64
             ):  # in chunks, so that decoded pictures never pile up in memory
@@ -420,7 +415,7 @@ def _synthetic(
     for part, numbers in drawn.items():
 
         def rows(numbers=numbers):
-            with ThreadPoolExecutor(os.cpu_count()) as pool:
+            with ThreadPoolExecutor(env.cores()) as pool:
                 draw_one = partial(synthetic.make, SYNTHETIC[kind], 1, size, 0, **knobs)
                 yield from pool.map(draw_one, numbers)
 

@@ -28,9 +28,9 @@ def deciding(params: RunParams) -> dict[str, Any]:
     """The parameters that decide what is trained, without those that have their default.
 
     A default is left out so that a parameter added later supersedes nothing; so is the encoder of
-    smp or timm where the model brings its own. `channels_last` and `compile` decide no more than the
-    order of sums. Of `folder:PATH` the folder's name stays: its content is in the fingerprint, and
-    where it lies is not asked.
+    smp or timm where the model brings its own. `channels_last` and `compile` decide the order of
+    sums and no more. Of `folder:PATH` the folder's name stays: its content is in the fingerprint,
+    and where it lies is not asked.
     """
     without = UNDECIDING | ({"encoder"} if networks.has_own_encoder(params.model) else set())
     values = params.model_dump(exclude_defaults=True, exclude=set(without))

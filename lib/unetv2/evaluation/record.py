@@ -108,7 +108,7 @@ def build(
         "fingerprint": seg.fingerprint,
         "training_version": TRAINING_VERSION,
         "params": shown | deciding(params),
-        "environment": env.describe(),
+        "environment": env.describe(params.device),
         "log": _columns(history),
         "best_epoch": best["epoch"],
         "parameters": sum(p.numel() for p in model.parameters()),
@@ -118,8 +118,8 @@ def build(
 
 
 def _columns(history: Sequence[Mapping[str, Any]]) -> dict[str, list]:
-    """The log without times, six digits of each number."""
-    names = [name for name in LOGGED if name in history[0]]
+    """The log without times, six digits of each number; what only some epochs have is left out."""
+    names = [name for name in LOGGED if all(name in row for row in history)]
     return {name: [_digits(row[name]) for row in history] for name in names}
 
 
@@ -335,6 +335,8 @@ def collect(
     for name in names:
         patterns = [f"{name}/s*.json.gz"] + [f"{name}/s*/{FILE}"] * bool(folders)
         paths = [p for top in tops for g in patterns for p in (top / slug(dataset)).glob(g)]
+        # s0.2026-11-21-1 was moved aside
+        paths = [p for p in paths if p.name != FILE or p.parent.name[1:].isdigit()]
         for record in sorted(map(load, paths), key=lambda one: one["params"].get("seed", 0)):
             params = _params(record)
             if all(getattr(params, field) == value for field, value in settings.items()):

@@ -48,6 +48,10 @@ __all__ = ["accelerator_for", "explained", "fit", "same_run"]
 
 NO_MEMORY = (  # in the message of a RuntimeError
     "can't allocate memory",
+    "CUDA error: out of memory",
+    "CUDA driver error: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
     "MemoryError in DataLoader worker",  # NumPy's own: it cannot be raised anew as what it was
     "killed by signal: Killed",  # a loader's worker, by the system
     "killed by signal: Bus error",  # shared memory is full
@@ -436,7 +440,7 @@ def _resume(run_dir: Path, model: nn.Module, optimizer, accelerator: Accelerator
                 accelerator.scaler.load_state_dict(state["scaler"])
         return state["history"]
     except Exception as error:  # on noise the reader may stumble in any way
-        if _out_of_memory(error):  # the checkpoint is good
+        if _out_of_memory(error) or "CUDA error" in str(error):  # the checkpoint is good
             raise
         reason = (str(error) or type(error).__name__).splitlines()[0][:200]
         cure = "delete it to train again"

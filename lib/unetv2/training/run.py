@@ -67,7 +67,7 @@ def run(params: RunParams) -> dict:
             per_image, result["tests"] = score.score(model, seg, params.batch_size)
             found = record.build(model, seg, params, fitted["history"], per_image, result["tests"])
         files.write_text(run_dir / "per_image.csv", per_image.to_csv(index=False))
-        files.write_json(run_dir / "env.json", env.describe())
+        files.write_json(run_dir / "env.json", env.describe(params.device))
         record.write(run_dir / record.FILE, found)
         files.write_json(run_dir / "metrics.json", result)
         (run_dir / "resume.pt").unlink()
