@@ -260,6 +260,15 @@ def test_a_superseded_run_does_not_stand_in_for_a_committed_one(near):
 
 
 @pytest.mark.slow
+def test_a_superseded_run_is_trained_again_without_snakemakes_memory(near):
+    """A copy of the outputs without hidden folders has .done, and not how it came about."""
+    first = near.plan().runs[0]
+    finish(first, identity="another")
+    (first.path / ".done").touch()
+    near.plan().tidy()
+    assert not (first.path / ".done").exists()
+
+
 def test_a_failure_is_explained_and_the_rest_goes_on(house):
     write(house.notebooks / "20_broken.ipynb", LESSON, BROKEN)
     write(house.notebooks / "21_dies.ipynb", DIES)

@@ -134,3 +134,9 @@ def test_a_gpu_that_fails_at_its_first_operation_is_not_used(monkeypatch, capsys
         assert "no kernel image" in capsys.readouterr().out
     finally:
         env.gpu_problem.cache_clear()
+
+
+def test_the_device_of_a_run_is_its_own_not_the_machines(monkeypatch):
+    monkeypatch.setattr(env, "gpu_problem", lambda: None)
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda: "a GPU")
+    assert env.describe()["device"] == "a GPU" and env.describe("cpu")["device"] == "cpu"

@@ -293,6 +293,14 @@ def cut(found):
 ARMS = ["thin+copy", "thin+sdi"]
 
 
+def test_what_only_some_epochs_have_is_left_out_of_the_log(seg):
+    """A run that was begun with `audit` and goes on without it ends as any other."""
+    net, params = Bright(), RunParams(image_size=SIZE, limit=4, studies=False)
+    history = [HISTORY[0] | {"test_dice": 0.5}, HISTORY[1]]
+    found = record.build(net, seg, params, history, *score.score(net, seg))
+    assert "test_dice" not in found["log"] and found["log"]["epoch"] == [1, 2]
+
+
 def gather(seeds=(0, 1), **settings):
     return record.gather("runs", ["synthetic"], ARMS, seeds, **settings)
 
@@ -349,3 +357,13 @@ def test_what_has_landed_is_collected_by_its_settings():
     assert record.collect("isic2017", ["thin+sum"], epochs=7) == []
     with pytest.raises(ValueError, match="unknown field of RunParams 'epoch'"):
         record.collect("isic2017", epoch=6)
+
+
+def test_a_run_that_was_moved_aside_has_no_part(seg, home):
+    for seed in ("s0", "s0.2026-11-21-1"):
+        record.write(home / f"runs/synthetic/thin+sdi/{seed}/{record.FILE}", make(seg))
+    record.write(
+        home / f"runs/synthetic/thin+sdi/s0.2026-11-21-2/{record.FILE}",
+        make(seg) | {"identity": "0" * 12},
+    )
+    assert len(record.collect("synthetic", folders=[home / "runs"])) == 1

@@ -387,7 +387,8 @@ def test_corrupt_resume_checkpoint(tmp_path, seg, monkeypatch, damage):
 
 
 def test_out_of_memory_names_what_to_lower(tmp_path, seg, monkeypatch):
-    for k, error in enumerate((torch.OutOfMemoryError("CUDA out of memory"), MemoryError())):
+    blas = RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate`")
+    for k, error in enumerate((torch.OutOfMemoryError("CUDA out of memory"), MemoryError(), blas)):
         with (
             monkeypatch.context() as patch,
             pytest.raises(MemoryError, match=r"batch_size \(now 4\) or image_size \(now 32"),
@@ -424,7 +425,10 @@ def test_out_of_memory_in_a_loaders_worker(tmp_path, seg, monkeypatch, happens):
         train.fit(tiny(), seg, params(tmp_path, workers=1))
 
 
-@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA"), MemoryError()])
+@pytest.mark.parametrize(
+    "error",
+    [torch.OutOfMemoryError("CUDA"), MemoryError(), RuntimeError("CUDA error: out of memory")],
+)
 def test_out_of_memory_while_resuming_keeps_the_checkpoint(tmp_path, seg, monkeypatch, error):
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         stop_in_epoch(patch, 1)
