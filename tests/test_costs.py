@@ -182,6 +182,14 @@ def test_kept_is_per_image_whatever_the_batch_and_without_weights(batch, precisi
     assert row["kept_bytes"] == bytes_each * 16 * 16 * (3 + 8), "the input of each convolution"
 
 
+def test_half_precision_pays_for_its_weights_in_every_pass():
+    """A training enters autocast with each pass, which casts the weights anew."""
+    net = nn.Sequential(*(nn.Conv2d(3 if k == 0 else 256, 256, 3, padding=1) for k in range(4)))
+    row = costs.measure(net, 16, device="cpu", batch=2, precision="bf16", repeats=0)
+    weights = 2 * sum(p.numel() for p in net.parameters())
+    assert row["peak_inference_bytes"] > weights
+
+
 def test_training_is_of_what_is_trained():
     two = costs.table(["thin+sdi", "thin+sdi-nods"], 64, encoder=SMALL, device="cpu", repeats=0)
     assert two[0]["params"] - two[1]["params"] == 3 * 33, "three heads more"

@@ -272,6 +272,10 @@ def test_another_dataset_where_the_runs_own_is_gone(run_dir, outside, capsys):
 
 
 def test_own_data_that_changed_since_the_training_are_not_scored(run_dir, outside):
+    for harm in ("{bad", "[]"):
+        (run_dir / "identity.json").write_text(harm)
+        with pytest.raises(SystemExit, match=r"^error: .*identity.json is damaged"):
+            command.main([str(run_dir)])
     (run_dir / "identity.json").write_text('{"fingerprint": "0123456789abcdef"}')
     with pytest.raises(
         SystemExit, match=r"^error: folder:.* has other images, masks or parts than"

@@ -2,6 +2,7 @@
 help.
 """
 
+import json
 import subprocess
 import sys
 
@@ -345,3 +346,38 @@ def test_skips_load_neither_timm_nor_torchvision():
     code = "import sys, unetv2.skips; print(*({'timm', 'torchvision'} & {*sys.modules}))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
+
+
+@pytest.mark.parametrize("name", ["thin+copy", "thin+sdi", "smp-unet+sdi", "polyp-pvt"])
+def test_a_model_made_half_takes_half_images(name):
+    model = create_model(name, "tu-test_resnet").half().eval()
+    assert model(image(64, 1).half()).dtype == torch.float16
+
+
+@pytest.mark.parametrize("name", ["thin+sdi", "smp-unet+sdi"])
+def test_a_trace_is_saved_and_gives_the_same(name, tmp_path):
+    model, x = create_model(name, "tu-test_resnet").eval(), image(64, 1)
+    torch.jit.save(torch.jit.trace(model, x), tmp_path / "model.pt")
+    torch.testing.assert_close(torch.jit.load(tmp_path / "model.pt")(x), model(x))
+
+
+def test_labels_come_in_training_too():
+    options = {"deep_supervision": True, "aux_params": {"classes": 2}}
+    model = networks.with_skip("unet", "resnet18", None, **options)
+    masks, labels = model.train()(image())
+    assert len(masks) == 4 and labels.shape == (2, 2)
+    assert model.eval()(image())[0].shape == (2, 1, 64, 64)
+
+
+def test_a_saved_model_needs_no_pretrained_encoder(tmp_path):
+    """Its config asks for ImageNet's weights, which may be out of reach where it is loaded."""
+    model = networks.UnetV2("resnet18", encoder_weights=None)
+    model.save_pretrained(tmp_path)
+    config = tmp_path / "config.json"
+    settings = json.loads(config.read_text())
+    config.write_text(json.dumps(settings | {"encoder_weights": "a name that nobody has"}))
+    torch.testing.assert_close(from_pretrained(tmp_path)(image()), model.eval()(image()))
+    for damage, words in (({}, "names no model"), ({"_model_class": "Foo"}, "'Foo'")):
+        config.write_text(json.dumps(damage))
+        with pytest.raises(ValueError, match=f"config.json.*{words}"):
+            from_pretrained(tmp_path)

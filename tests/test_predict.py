@@ -110,6 +110,17 @@ def test_batches_folders_and_names(tmp_path):
     ]
 
 
+def test_linked_folders_are_walked_once_and_long_names_fit(tmp_path):
+    source, long = tmp_path / "in", 240 * "x"
+    save(source / f"{long}.png")
+    save(tmp_path / "elsewhere" / "linked.png")
+    (source / "link").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "round").symlink_to(source)
+    done = predict.predict((Bright(), 32), source, tmp_path / "out")
+    names = {path.relative_to(tmp_path / "out").as_posix() for path in done.masks}
+    assert names == {f"{long}_mask.png", "link/linked_mask.png"} and not done.failed
+
+
 @pytest.mark.parametrize("names, masks", [
     ("a.jpg a.png", "a.jpg a.png"),
     ("a.jpg a.png a.jpg.png", "a.jpg a.png a.jpg.png"),
@@ -231,6 +242,10 @@ def test_what_is_no_image_is_reported_and_the_rest_done(tmp_path, capsys):
     (source / "half.jpg").write_bytes((source / "a.jpg").read_bytes()[:-200])
     (source / "dead.png").symlink_to("gone")
     save(source / "nan.tif", np.full((8, 8), np.nan, np.float32))
+    save(source / "torn.avif")
+    torn = bytearray((source / "torn.avif").read_bytes())
+    torn[-60:] = bytes(60)
+    (source / "torn.avif").write_bytes(torn)
     with pytest.raises(SystemExit) as stop:
         predict.main(
             [
@@ -242,8 +257,8 @@ def test_what_is_no_image_is_reported_and_the_rest_done(tmp_path, capsys):
         )
     assert capsys.readouterr().out == "2 masks written\n"
     lines = str(stop.value.code).splitlines()  # a text as code: printed, and status 1
-    assert lines[0] == "left out: 5" and len(lines) == 6
-    names = ("dead.png", "empty.jpg", "half.jpg", "nan.tif", "notes.txt")
+    assert lines[0] == "left out: 6" and len(lines) == 7
+    names = ("dead.png", "empty.jpg", "half.jpg", "nan.tif", "notes.txt", "torn.avif")
     assert all(
         f"cannot read {source / name}: " in line
         for name, line in zip(names, lines[1:], strict=True)

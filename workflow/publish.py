@@ -25,7 +25,7 @@ from unetv2.common import env, files
 from unetv2.evaluation import record
 
 TABLES = ("*.csv", "*.md", "*.png", "*.txt")
-FOLDERS = ("start_here", "compare", "unetpp_study", "figures/*")
+FOLDERS = ("start_here", "compare", "ablation", "unetpp_study", "figures/*")
 
 
 def finished(source: Path) -> list[Path]:

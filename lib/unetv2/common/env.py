@@ -23,6 +23,7 @@ __all__ = [
     "data_dir",
     "describe",
     "device",
+    "here",
     "home",
     "on_colab",
     "on_kaggle",
@@ -97,6 +98,11 @@ def path(setting: str | Path) -> Path:
         if (place / asked).exists():
             return place / asked
     return next((part / asked for part in _attached() if (part / asked).exists()), top / asked)
+
+
+def here(typed: str) -> str:
+    """A path that somebody typed in a shell, absolute: a relative one starts where they are."""
+    return os.path.abspath(os.path.expanduser(typed))
 
 
 @cache

@@ -11,7 +11,7 @@ from typing import Any
 
 from . import env
 
-__all__ = ["atomic", "write_json", "write_result", "write_text"]
+__all__ = ["atomic", "read_json", "write_json", "write_result", "write_text"]
 
 
 @contextmanager
@@ -25,7 +25,7 @@ def atomic(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     # a random name: in a folder that machines share, two processes may have the same number
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+    temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
@@ -44,6 +44,17 @@ def atomic(path: str | Path) -> Iterator[Path]:
             temporary.exists()
         ):  # not unlink(missing_ok): that raises anew where the parent is no folder
             temporary.unlink()
+
+
+def read_json(path: str | Path) -> dict[str, Any]:
+    """The mapping in the JSON file `path`; ValueError, which names it, where there is none."""
+    try:
+        value = json.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}); restore it, or delete its folder") from None
+    if not isinstance(value, dict):
+        raise ValueError(f"{path} is damaged (no mapping); restore it, or delete its folder")
+    return value
 
 
 def write_text(path: str | Path, text: str) -> None:

@@ -99,15 +99,33 @@ def table(
             )
         chosen = build(chosen, encoder)
     half = torch.float16 if precision == "fp16" else torch.bfloat16
+    asked = chosen
+    if precision != "no":
+        asked = {name: _Lowered(model, half) for name, model in chosen.items()}
     rows = []
     for size in sizes:
         x = _input((max(batch, 2), 3, size, size), place)  # batch normalisation trains on two
-        with torch.autocast(place.type, half, precision != "no"):
-            block = [_count(name, model, x) for name, model in chosen.items()]
-            if repeats:
-                _time(block, chosen, x[:batch], repeats)
+        block = [_count(name, model, x) for name, model in asked.items()]
+        if repeats:
+            _time(block, asked, x[:batch], repeats)
         rows += block
     return rows
+
+
+class _Lowered(nn.Module):
+    """`model` in autocast to `half`, entered anew with each pass, as a training enters it.
+
+    One autocast around several passes would keep the lowered weights from the first on: later
+    passes would not pay for them.
+    """
+
+    def __init__(self, model: nn.Module, half: torch.dtype) -> None:
+        super().__init__()
+        self.model, self.half = model, half
+
+    def forward(self, x: Tensor) -> Any:
+        with torch.autocast(x.device.type, self.half):
+            return self.model(x)
 
 
 def _input(shape: tuple[int, ...], place: torch.device) -> Tensor:

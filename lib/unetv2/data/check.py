@@ -314,7 +314,9 @@ def main(argv: list[str] | None = None) -> int:
     """The command; returns 1 if there are errors."""
     parser = argparse.ArgumentParser(prog="unetv2 check", description="Check a dataset.")
     parser.add_argument("name", help="dataset, or folder:PATH")
-    parser.add_argument("--data", help="folder that holds the datasets (or set DATA_DIR)")
+    parser.add_argument(
+        "--data", type=env.here, help="folder that holds the datasets (or set DATA_DIR)"
+    )
     options = parser.parse_args(argv)
     cache = cache_folder()
     try:

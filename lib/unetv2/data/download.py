@@ -16,6 +16,7 @@ from pathlib import Path, PurePosixPath
 import pooch
 import requests
 
+from ..common import env
 from ..common.errors import unknown
 from ..common.files import write_text
 from .readers import data_root, find, registry
@@ -121,7 +122,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="unetv2 download", description="Fetch a dataset.")
     parser.add_argument("name", help=", ".join(registry()))
     where = "folder for the datasets (or set DATA_DIR; else the repository's data)"
-    parser.add_argument("--data", help=where)
+    parser.add_argument("--data", type=env.here, help=where)
     options = parser.parse_args(argv)
     try:
         folder = download(options.name, options.data)

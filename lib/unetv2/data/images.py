@@ -37,7 +37,7 @@ def _open(path: Path, upright: bool = False) -> Image.Image:
         raise ValueError(
             f"cannot read {path}: it has more than 179 megapixels; shrink it"
         ) from None
-    except (OSError, SyntaxError, ValueError) as error:  # all may come of broken files
+    except (OSError, SyntaxError, ValueError, RuntimeError) as error:  # all come of broken files
         empty = path.is_file() and not path.stat().st_size
         reason = "the file is empty" if empty else getattr(error, "strerror", None) or error
         raise ValueError(f"cannot read {path}: {reason}; replace or remove it") from None

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..common import env
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -37,7 +39,6 @@ def evaluate(
         RuntimeError: the device is not there.
     """
     from .. import data
-    from ..common import env
     from ..inference.load import find_run, load_run, logit_channels, trained_on
     from .score import outside, score_tests
 
@@ -75,7 +76,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--dataset", help="score on this one: a name, or folder:PATH (default: the run's own)"
     )
-    parser.add_argument("--data", help="folder of datasets (default: the run's, else DATA_DIR)")
+    parser.add_argument(
+        "--data", type=env.here, help="folder of datasets (default: the run's, else DATA_DIR)"
+    )
     parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
     parser.add_argument(
         "--output", help="folder for per_image.csv and metrics.json (default: print only)"

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from .. import networks
-from ..common import env
+from ..common import env, files
 from ..common.errors import unknown
 from ..common.params import RunParams
 
@@ -116,7 +116,7 @@ def _params(folder: Path) -> tuple[Path, str]:
     """The parameters of a run as JSON, and the file that holds them."""
     source, path = folder / "params.json", folder / "model.safetensors"
     if path.is_file() and source.is_file():
-        return source, source.read_text(encoding="utf-8")
+        return source, source.read_text(encoding="utf-8", errors="replace")
     if path.is_file() and "params" in (there := metadata(path)):
         return path, there["params"]
     raise FileNotFoundError(f"{folder} holds no trained run (params.json and model.safetensors)")
@@ -130,7 +130,7 @@ def trained_on(run: str | Path) -> str | None:
     """
     folder = find_run(run)
     if (file := folder / "identity.json").is_file():
-        return json.loads(file.read_text(encoding="utf-8"))["fingerprint"]
+        return files.read_json(file).get("fingerprint")
     return metadata(folder / "model.safetensors").get("fingerprint")
 
 

@@ -264,14 +264,7 @@ def _stems(images: Sequence[str | Path], output: Path) -> dict[Path, Path]:
         if not path.exists():
             raise FileNotFoundError(f"no such image or folder: {path}")
         tops.append(path if path.is_dir() else path.parent)
-        inside = (
-            p
-            for p in sorted(path.rglob("*"))
-            if not any(part[0] == "." for part in p.relative_to(path).parts)
-        )
-        new = (
-            [p for p in inside if p.is_file() or not p.exists()] if path.is_dir() else [path]
-        )  # not: a dead link
+        new = _inside(path) if path.is_dir() else [path]
         if not new:
             raise FileNotFoundError(f"no files in {path}: name a folder of images")
         if real == tops[-1].resolve() or path.resolve() in real.parents:
@@ -289,6 +282,20 @@ def _stems(images: Sequence[str | Path], output: Path) -> dict[Path, Path]:
         path: stem if taken[stem := name.with_suffix("")] == 1 else name
         for path, name in names.items()
     }
+
+
+def _inside(folder: Path) -> list[Path]:
+    """The files below `folder`, dead links too, but what is hidden; each linked folder once."""
+    found, seen = [], set()
+    for place, folders, names in os.walk(folder, followlinks=True):
+        seen.add(os.path.realpath(place))
+        folders[:] = [
+            name
+            for name in folders
+            if name[0] != "." and os.path.realpath(Path(place, name)) not in seen
+        ]
+        found += [Path(place, name) for name in names if name[0] != "."]
+    return sorted(found)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

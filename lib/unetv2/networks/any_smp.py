@@ -91,6 +91,8 @@ def with_skip(
         kwargs: for the architecture.
 
     The encoder's name in the model's config holds the options, and `from_pretrained` reads it back.
+    smp's decoders compute in fp16 under autocast to it, which SDI's product may exceed: take bf16
+    there, or the thin decoder, which stays in float32.
 
     Raises:
         ValueError: an unknown architecture, encoder or skip; supervision in another decoder.
@@ -125,7 +127,7 @@ class SupervisedUnet(smp.Unet):
     """smp.Unet with a head on each of its four finest decoder blocks; arguments are smp.Unet's.
 
     In training a list of logits at H, H/2, H/4, H/8, finest first, as `ThinUnet` with deep
-    supervision; else one tensor.
+    supervision; else one tensor. With aux_params a pair: this and the labels.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -135,13 +137,17 @@ class SupervisedUnet(smp.Unet):
         self.supervision_heads = nn.ModuleList(SegmentationHead(n, classes) for n in widths)
         initialization.initialize_head(self.supervision_heads)
 
-    def forward(self, x: Tensor) -> Tensor | list[Tensor]:
+    def forward(self, x: Tensor) -> Tensor | list[Tensor] | tuple[Tensor | list[Tensor], Tensor]:
         if not self.training:
             return super().forward(x)
         self.check_input_shape(x)
-        *coarse, finest = self._decoded(self.encoder(x))
+        features = self.encoder(x)
+        *coarse, finest = self._decoded(features)
         heads = [self.segmentation_head, *self.supervision_heads]
-        return [head(y) for head, y in zip(heads, [finest, *coarse[:-4:-1]], strict=True)]
+        masks = [head(y) for head, y in zip(heads, [finest, *coarse[:-4:-1]], strict=True)]
+        if self.classification_head is None:
+            return masks
+        return masks, self.classification_head(features[-1])
 
     def _decoded(self, features: Sequence[Tensor]) -> list[Tensor]:
         """The output of each decoder block, coarsest first, as smp's decoder computes them."""

@@ -1,6 +1,5 @@
 """Every model by its name (see `names`): this file chooses, the file of its kind builds."""
 
-import json
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import segmentation_models_pytorch as smp
 from torch import nn
 
+from ..common import files
 from ..common.params import RunParams
 from . import any_smp, encoders
 from .any_smp import SupervisedUnet, UpsampledUnet, with_skip
@@ -160,18 +160,22 @@ def load_saved(folder: str | Path) -> nn.Module:
 
     Raises:
         FileNotFoundError: no model was saved there.
+        ValueError: its config names no model that is known here.
     """
     config = Path(folder) / "config.json"
     if not config.is_file():
         raise FileNotFoundError(f"{config} does not exist: save a model there with save_pretrained")
-    settings = json.loads(config.read_text(encoding="utf-8"))
+    settings = files.read_json(config)
     ours = (UnetV2, ThinUnet, NestedUnetPlusPlus, SupervisedUnet, UpsampledUnet)
     ours += tuple(ON_ANY_ENCODER.values())
     own = {cls.__name__: cls for cls in ours}
     encoder = settings.get("encoder_name", "")
     if "@" in encoder:
         any_smp.register(encoder)
-    cls = own.get(settings["_model_class"], smp)
-    model = cls.from_pretrained(str(folder))
+    kind = settings.get("_model_class")
+    if kind not in own and not hasattr(smp, str(kind)):
+        raise ValueError(f"{config} names no model of this library or of smp, but {kind!r}")
+    # its weights replace the encoder's pretrained ones, which need not be fetched
+    model = own.get(kind, smp).from_pretrained(str(folder), encoder_weights=None)
     model.normalisation = encoders.normalisation(encoder.rpartition("@")[2])
     return model

@@ -15,6 +15,7 @@ from segmentation_models_pytorch.base.modules import Activation
 from torch import Tensor, nn
 
 from ..skips import create_skip
+from ..skips.sdi import at_least_float32
 from .encoders import encoder, normalisation
 
 __all__ = ["ThinDecoder", "ThinUnet", "UnetV2"]
@@ -41,7 +42,7 @@ class ThinDecoder(nn.Module):
 
     def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
         skips = self.skip(features[-len(self.skip.out_channels) :])
-        skips = [s.float() if s.dtype == torch.float16 else s for s in skips]
+        skips = [at_least_float32(s) for s in skips]
         with full_precision(skips[0]):
             y = [skips.pop()]
             for up in self.up:

@@ -12,6 +12,7 @@ after step k.
     f_i^5  = f_i0^4 * f_i1^4 * ... * f_i,M-1^4                     (4)  Hadamard product
 """
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Literal
@@ -22,7 +23,7 @@ from torch import Tensor, nn
 
 from .attention import Attention, attend, reduce
 
-__all__ = ["SDI", "Combine", "resize"]
+__all__ = ["SDI", "Combine", "at_least_float32", "resize"]
 
 Combine = Literal["product", "sum", "concat"]
 
@@ -128,7 +129,15 @@ class SDI(nn.Module):
             return self.mix[i](torch.cat(f4, 1))
         if self.combine == "sum":
             return sum(f4[1:], f4[0])
-        return _Hadamard.apply(*(f.float() if f.dtype == torch.float16 else f for f in f4))
+        if torch.jit.is_tracing():  # a trace holds no function of one's own
+            return math.prod(f4[1:], start=f4[0])
+        return _Hadamard.apply(*map(at_least_float32, f4))
+
+
+def at_least_float32(f: Tensor) -> Tensor:
+    """A factor of a product, which may be more than fp16 holds; a model made half() stays half."""
+    lowered = f.dtype == torch.float16 and torch.is_autocast_enabled(f.device.type)
+    return f.float() if lowered else f
 
 
 class _Hadamard(torch.autograd.Function):

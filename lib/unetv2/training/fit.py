@@ -12,7 +12,6 @@ images, and the rounding of sums. Only the first process writes.
 """
 
 import errno
-import json
 import os
 import shutil
 import time
@@ -231,7 +230,7 @@ def same_run(run_dir: Path, params: RunParams, fingerprint: str) -> None:
 
 
 def _read(path: Path) -> dict:
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return files.read_json(path) if path.is_file() else {}
 
 
 def _begin(run_dir: Path, model: nn.Module, seg: data.SegData, params: RunParams) -> None:

@@ -2,7 +2,6 @@
 
 import argparse
 import ast
-import json
 import os
 import signal
 import sys
@@ -33,7 +32,7 @@ def run(params: RunParams) -> dict:
     with accelerator.local_main_process_first():  # it opens the images, the others read the cache
         same_run(run_dir, params, fingerprint(params, run_dir))
     if (run_dir / "metrics.json").is_file():
-        return json.loads((run_dir / "metrics.json").read_text(encoding="utf-8"))
+        return files.read_json(run_dir / "metrics.json")
 
     from accelerate.utils import set_seed
 
@@ -92,7 +91,7 @@ def fingerprint(
         path = run_dir / "identity.json"
         if not (run_dir / "metrics.json").is_file() or not path.is_file():
             raise
-        return json.loads(path.read_text(encoding="utf-8"))["fingerprint"]
+        return files.read_json(path)["fingerprint"]
 
 
 def _of_data(params: RunParams) -> str:
@@ -125,7 +124,8 @@ def _parser() -> argparse.ArgumentParser:
         elif field.annotation is bool:
             parser.add_argument(*flags, nargs="?", const=True, type=_literal, **options)
         else:
-            parser.add_argument(*flags, type=str if str in kinds else _literal, **options)
+            read = env.here if name.endswith("_dir") else str if str in kinds else _literal
+            parser.add_argument(*flags, type=read, **options)
     return parser
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..encoders import encoder, levels, normalisation
 
-__all__ = ["Peer", "at_least_float32", "check_binary", "check_sides", "conv_norm", "enlarged"]
+__all__ = ["Peer", "check_binary", "check_sides", "conv_norm", "enlarged"]
 
 
 class Peer(SegmentationModel):
@@ -82,8 +82,3 @@ def conv_norm(
 def enlarged(z: Tensor, size: Sequence[int], align_corners: bool = False) -> Tensor:
     """`z` (N, C, h, w), bilinear at `size` (H, W)."""
     return F.interpolate(z, tuple(size), mode="bilinear", align_corners=align_corners)
-
-
-def at_least_float32(f: Tensor) -> Tensor:
-    """For factors of a product, which may be more than fp16 holds."""
-    return f.float() if f.dtype == torch.float16 else f

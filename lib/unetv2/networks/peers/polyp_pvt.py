@@ -18,9 +18,10 @@ from segmentation_models_pytorch.base.hub_mixin import supports_config_loading
 from torch import Tensor, nn
 
 from ...skips.attention import attend
+from ...skips.sdi import at_least_float32
 from ..names import PUBLISHED_ENCODER
 from ..thin import full_precision
-from .base import Peer, at_least_float32, conv_norm, enlarged
+from .base import Peer, conv_norm, enlarged
 from .pranet import PartialDecoder
 
 __all__ = ["PolypPVT", "SimilarityAggregation"]
@@ -79,9 +80,9 @@ class PolypPVT(Peer):
     def decode(self, features: list[Tensor], size: Sequence[int]) -> Tensor | list[Tensor]:
         finest, *coarse = features
         levels = [self.identify(finest), *coarse]
-        levels = [reduce(f) for reduce, f in zip(self.reduce, levels, strict=True)]
-        with full_precision(levels[0]):
-            guide, *levels = map(at_least_float32, levels)
+        pairs = zip(self.reduce, levels, strict=True)
+        guide, *levels = (at_least_float32(reduce(f)) for reduce, f in pairs)
+        with full_precision(guide):
             fused = self.decoder(*levels)
             guide = enlarged(guide, fused.shape[-2:], align_corners=True)
             refined = self.aggregate(fused, guide)

@@ -19,9 +19,10 @@ import torch
 from segmentation_models_pytorch.base.hub_mixin import supports_config_loading
 from torch import Tensor, nn
 
+from ...skips.sdi import at_least_float32
 from ..names import PUBLISHED_ENCODER
 from ..thin import full_precision
-from .base import Peer, at_least_float32, check_binary, conv_norm, enlarged
+from .base import Peer, check_binary, conv_norm, enlarged
 
 __all__ = ["PartialDecoder", "PraNet", "ReceptiveField", "ReverseAttention"]
 
@@ -82,9 +83,10 @@ class PraNet(Peer):
         )
 
     def decode(self, features: list[Tensor], size: Sequence[int]) -> Tensor | list[Tensor]:
-        fields = [field(f) for field, f in zip(self.fields, features, strict=True)]
+        fields = zip(self.fields, features, strict=True)
+        fields = [at_least_float32(field(f)) for field, f in fields]
         with full_precision(fields[0]):
-            guess = self.segmentation_head(self.decoder(*map(at_least_float32, fields)))
+            guess = self.segmentation_head(self.decoder(*fields))
         maps = [guess]  # S_g, S_5, S_4, S_3
         for reverse, f in zip(self.reverse, reversed(features), strict=True):
             maps.append(reverse(f, enlarged(maps[-1], f.shape[-2:])))

@@ -17,9 +17,10 @@ import torch
 from segmentation_models_pytorch.base.hub_mixin import supports_config_loading
 from torch import Tensor, nn
 
+from ...skips.sdi import at_least_float32
 from ..names import PUBLISHED_ENCODER
 from ..thin import full_precision
-from .base import Peer, at_least_float32, enlarged
+from .base import Peer, enlarged
 
 __all__ = ["SANet"]
 
@@ -70,9 +71,9 @@ class SANet(Peer):
                 nn.init.zeros_(module.bias)
 
     def decode(self, features: list[Tensor], size: Sequence[int]) -> Tensor:
-        reduced = [reduce(f) for reduce, f in zip(self.decoder, features, strict=True)]
-        with full_precision(reduced[0]):
-            f3, f4, f5 = map(at_least_float32, reduced)
+        pairs = zip(self.decoder, features, strict=True)
+        f3, f4, f5 = (at_least_float32(reduce(f)) for reduce, f in pairs)
+        with full_precision(f3):
             f4, f5 = (enlarged(f, f3.shape[-2:], align_corners=True) for f in (f4, f5))
             gated = f4 * f5
             logit = self.segmentation_head(torch.cat([f5, gated, f3 * gated], 1))

@@ -14,9 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from ...common.errors import unknown
+from ...skips.sdi import at_least_float32
 from .. import encoders
 from ..thin import full_precision
-from .base import at_least_float32, check_sides, enlarged
+from .base import check_sides, enlarged
 
 __all__ = ["BiFusion", "TransFuse"]
 
@@ -159,9 +160,9 @@ class BiFusion(nn.Module):
         self.dropout = nn.Dropout2d(dropout)
 
     def forward(self, g: Tensor, t: Tensor) -> Tensor:
-        a, b = self.of_g(g), self.of_t(t)
+        a, b = at_least_float32(self.of_g(g)), at_least_float32(self.of_t(t))
         with full_precision(a):
-            both = self.interact(at_least_float32(a) * at_least_float32(b))
+            both = self.interact(a * b)
         pooled = torch.cat([g.amax(1, keepdim=True), g.mean(1, keepdim=True)], 1)
         g = self.where(pooled).sigmoid() * g
         t = self.what(t.mean((2, 3), keepdim=True)).sigmoid() * t
