@@ -281,25 +281,3 @@ def test_compare_refuses_a_list_with_the_reference_in_it():
     for models in ([], ["copy"], ["sdi", "sdi"]):
         with pytest.raises(ValueError, match="each model once and not the reference"):
             stats.compare(data, "copy", models)
-
-
-def test_summary_takes_the_sd_over_seeds_not_images():
-    rows = [
-        {
-            "dataset": "d",
-            "test": "t",
-            "model": model,
-            "seed": seed,
-            "id": i,
-            "dice": base + 0.1 * i,
-            "iou": 0.5,
-        }
-        for model, bases in (("a", [0.5, 0.6, 0.7]), ("b", [0.3]))
-        for seed, base in enumerate(bases)
-        for i in range(3)
-    ]
-    table = stats.summary(pd.DataFrame(rows)).set_index("model")
-    assert table.loc["a", ["seeds", "images"]].tolist() == [3, 3]
-    assert table.loc["a", "dice_mean"] == pytest.approx(0.7)
-    assert table.loc["a", "dice_sd"] == pytest.approx(0.1)
-    assert table.loc["b", "dice_mean"] == pytest.approx(0.4) and np.isnan(table.loc["b", "dice_sd"])

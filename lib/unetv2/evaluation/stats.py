@@ -25,7 +25,6 @@ __all__ = [
     "columns",
     "compare",
     "crossed",
-    "summary",
 ]
 
 SEEDS_FOR_A_VERDICT = 5
@@ -241,26 +240,6 @@ def compare(
             place_of = {**dict(zip(places, place, strict=True)), "model": model}
             rows.append(place_of | columns(one, other, found))
     return pd.DataFrame(rows)
-
-
-def summary(
-    df: pd.DataFrame,
-    by: Sequence[str] = ("dataset", "test", "model"),
-    metrics: Sequence[str] = ("dice", "iou"),
-) -> pd.DataFrame:
-    """One row per group of `by`: mean and sd over seeds of each seed's mean over images.
-
-    `df`: rows of several per_image.csv, with `seed` and the columns of `by`. The sd (n - 1) of a
-    single seed is NaN.
-    """
-    by, metrics = list(by), list(metrics)
-    seeds = df.groupby([*by, "seed"], sort=False)[metrics].mean().groupby(by, sort=False)
-    table = seeds.agg(["mean", "std"])
-    table.columns = [f"{metric}_{'sd' if of == 'std' else of}" for metric, of in table.columns]
-    images = df.groupby([*by, "seed"], sort=False).size().groupby(by, sort=False).max()
-    table.insert(0, "seeds", seeds.size())
-    table.insert(1, "images", images)
-    return table.reset_index()
 
 
 @dataclass(frozen=True)
