@@ -96,7 +96,6 @@ class CompareParams(Params):
     runs_dir: str = Field(
         "outputs/quick/runs", description="holds <dataset>/<model>/s<seed>/record.json.gz"
     )
-    data_dir: str | None = Field(None, description="not needed: everything is read from records")
     output_dir: str = "outputs/compare"
 
 

@@ -14,7 +14,7 @@ from ..evaluation import stats
 from .landed import spelled
 from .plots import label
 
-__all__ = ["brief", "claims", "once", "said", "showed", "tally"]
+__all__ = ["brief", "claims", "once", "showed", "tally"]
 
 MANY = stats.SEEDS_FOR_A_VERDICT
 KINDS = {  # of a comparison -> the head of its list in `claims`
@@ -23,12 +23,6 @@ KINDS = {  # of a comparison -> the head of its list in `claims`
     "few": "Observed with fewer than five seeds, so neither claimed nor denied",
     "waiting": "",
 }
-
-
-def said(compared: pd.DataFrame) -> list[str]:
-    """A sentence for each comparison that has landed."""
-    there = compared[compared.seeds > 0]
-    return [f"{_name(question)}: {row.text}" for question, row in there.iterrows()]
 
 
 def showed(compared: pd.DataFrame) -> str:

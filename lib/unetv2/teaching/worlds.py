@@ -22,7 +22,7 @@ from .other_rules import fullest, series
 from .params import AblationParams, WorldsParams
 
 __all__ = ["DEFAULT", "Named", "Records", "away", "gains", "moved", "pairs", "scores", "second"]
-__all__ += ["stage", "stages", "state", "sweep", "title", "without"]
+__all__ += ["stage", "stages", "state", "sweep", "title"]
 
 DEFAULT = "synthetic"
 KNOBS = asdict(Knobs())
@@ -41,11 +41,6 @@ def title(dataset: str) -> str:
     """ "hair = 1" for `synthetic:hair=1`; a real dataset's name as it is."""
     kind, _, knobs = dataset.partition(":")
     return knobs.replace("=", " = ") if knobs else {DEFAULT: "default"}.get(kind, dataset)
-
-
-def without(model: str, levels: int) -> str:
-    """The name of `model` whose skip takes the `levels` coarsest levels alone."""
-    return f"{model}-l{levels}"
 
 
 def stage(records: Records, params: WorldsParams) -> Landed:
@@ -129,7 +124,7 @@ def pairs(models: Sequence[str], levels: int | None = None) -> dict[str, tuple[s
     """Each model against the first; with `levels` each one without its finest level against it."""
     if levels is None:
         return {short(model): (model, models[0]) for model in models[1:]}
-    return {short(model): (without(model, levels), model) for model in models}
+    return {short(model): (f"{model}-l{levels}", model) for model in models}
 
 
 def gains(of: Mapping[str, Landed], named: Named, comparisons: int | None = None) -> pd.DataFrame:
