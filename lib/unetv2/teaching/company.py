@@ -11,13 +11,12 @@ from itertools import combinations
 from typing import Any
 
 import pandas as pd
-import torch
 
 from .. import costs, networks
 from ..common import env
 from ..common.params import RunParams
 from ..evaluation import record, stats
-from ..networks.names import PUBLISHED_ENCODER, RANDOM
+from ..networks.names import BINARY, PUBLISHED_ENCODER, RANDOM
 from . import ablation, contrasts, published, reading, tables
 from .cells import Cell, arms
 from .landed import Landed, gather
@@ -151,16 +150,7 @@ def priced(params: CompanyParams, repeats: int = 5) -> pd.DataFrame:
     names |= {"latency_ratio": "latency"}
     found = {row["model"]: {new: row[old] for old, new in names.items()} for row in rows}
     table = pd.DataFrame(found).T
-    return table.assign(several=[_takes_classes(m, params.encoder) for m in table.index])
-
-
-def _takes_classes(model: str, encoder: str) -> bool:
-    try:
-        with torch.device("meta"):
-            networks.create_model(model, encoder, classes=3)
-    except ValueError:
-        return False
-    return True
+    return table.assign(several=[model not in BINARY for model in table.index])
 
 
 def results(found: Landed, price: pd.DataFrame) -> pd.DataFrame:
