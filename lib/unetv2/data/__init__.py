@@ -6,17 +6,12 @@ augmented.
 shuffle=True)
 """
 
+from ..common.lazy import lazily
 from .corrupt import CORRUPTIONS, corrupt
 from .dataset import SegData, Split, fingerprint, load, load_tests
 from .readers import may_publish, names, registry
 
-_WITH_TORCH = (
-    "AUGMENTATIONS",
-    "MEAN",
-    "STD",
-    "TorchSplit",
-    "denormalise",
-)  # imported when first asked for
+_WITH_TORCH = ("AUGMENTATIONS", "MEAN", "STD", "TorchSplit", "denormalise")
 
 __all__ = [
     "CORRUPTIONS",
@@ -32,10 +27,4 @@ __all__ = [
     *_WITH_TORCH,
 ]
 
-
-def __getattr__(name: str):
-    if name not in _WITH_TORCH:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from . import augment
-
-    return getattr(augment, name)
+__getattr__ = lazily(__name__, dict.fromkeys(_WITH_TORCH, "augment"))  # torch loads at first use
