@@ -315,7 +315,6 @@ def test_gather_takes_finished_runs_and_committed_ones(seg, home):
     assert [(r["params"].get("model", "thin+sdi"), r["parameters"]) for r in found] == [
         ("thin+copy", 7), ("thin+copy", 1), ("thin+sdi", 1), ("thin+sdi", 1)
     ]  # fmt: skip
-    assert gather(None) == found
     assert len(record.frame(found)) == 4 * len(seg.tests["test"])
 
 
@@ -324,16 +323,11 @@ def test_gather_names_what_is_missing(seg, home):
     with pytest.raises(FileNotFoundError, match=r"1 runs .* synthetic/thin\+sdi/s0; train") as no:
         gather([0])
     assert len(str(no.value).splitlines()) == 1
-    with pytest.raises(FileNotFoundError, match=r"synthetic/thin\+sdi; train"):
-        gather(None)
 
 
 def test_gather_refuses_what_cannot_be_compared(seg, home):
     commit(make(seg, model="thin+copy"))
-    commit(make(seg, model="thin+copy", seed=1))
     commit(make(seg, epochs=9))
-    with pytest.raises(ValueError, match=r"seeds differ .*thin\+copy: 0, 1; thin\+sdi: 0"):
-        gather(None)
     with pytest.raises(ValueError, match=r"cannot be compared: .*epochs \(6, 9\)"):
         gather([0])
     path = commit(make(seg, width=8))  # says nothing of a model that is not of UNet++'s family

@@ -258,7 +258,7 @@ def gather(
     runs_dir: str | Path,
     datasets: Sequence[str],
     models: Sequence[str],
-    seeds: Sequence[int] | None = None,
+    seeds: Sequence[int],
     **settings: Any,
 ) -> list[dict[str, Any]]:
     """The records of `datasets` x `models` x `seeds`, in that order.
@@ -267,20 +267,19 @@ def gather(
 
     Args:
         runs_dir: holds <dataset>/<model>/s<seed>/record.json.gz.
-        seeds: None: all that there are, which must be the same for all models of a dataset.
         settings: fields of RunParams that a committed record must have, as epochs=24; for where
             there are several of a dataset, model and seed.
 
     Raises:
         FileNotFoundError: runs that are neither finished nor committed, all of them named.
-        ValueError: a damaged record; several committed ones that fit; seeds that differ between
-            the models of a dataset; runs of a dataset that differ in more than model and seed.
+        ValueError: a damaged record; several committed ones that fit; runs of a dataset that
+            differ in more than model and seed.
     """
     runs_dir = env.path(runs_dir)
     found, missing = {}, []
     for dataset in datasets:
         for model in models:
-            for seed in _seeds(runs_dir, dataset, model) if seeds is None else seeds:
+            for seed in seeds:
                 record = _finished(runs_dir, dataset, model, seed)
                 record = record or _only(dataset, model, seed, settings)
                 if record:  # of a folder it keeps no path: it gets the name that was asked for
@@ -288,8 +287,6 @@ def gather(
                     found[dataset, model, seed] = {**record, "params": named}
                 else:
                     missing.append(f"{slug(dataset)}/{model}/s{seed}")
-    of = {(d, m): [s for *arm, s in found if arm == [d, m]] for d in datasets for m in models}
-    missing += [f"{slug(d)}/{m}" for (d, m), there in of.items() if seeds is None and not there]
     if missing:
         names = ", ".join(missing[:6]) + (f" and {len(missing) - 6} more" if missing[6:] else "")
         raise FileNotFoundError(
@@ -297,7 +294,6 @@ def gather(
             f"{names}; train them first (./run_all.sh, or unetv2 train)"
         )
     for dataset in datasets:
-        _check_seeds({model: of[dataset, model] for model in models}, dataset)
         _check_alike([record for (d, *_), record in found.items() if d == dataset])
     return list(found.values())
 
@@ -349,13 +345,6 @@ def _folder(top: Path, dataset: str, model: str) -> Path:
     return top / slug(dataset) / file_name(model)
 
 
-def _seeds(runs_dir: Path, dataset: str, model: str) -> list[int]:
-    """The seeds that have a record, in a run folder or committed."""
-    names = [path.parent.name for path in _folder(runs_dir, dataset, model).glob(f"s*/{FILE}")]
-    names += [path.name.partition("-")[0] for path in _records(dataset, model, "*")]
-    return sorted({int(name[1:]) for name in names if name[1:].isdigit()})
-
-
 def _finished(runs_dir: Path, dataset: str, model: str, seed: int) -> dict[str, Any] | None:
     path = _folder(runs_dir, dataset, model) / f"s{seed}" / FILE
     if not path.is_file():
@@ -384,12 +373,6 @@ def _only(dataset: str, model: str, seed: int, settings: Mapping[str, Any]) -> d
             "say which one"
         )
     return next(iter(fit.values()), None)
-
-
-def _check_seeds(seeds: Mapping[str, list[int]], dataset: str) -> None:
-    if len({tuple(there) for there in seeds.values()}) > 1:
-        each = "; ".join(f"{model}: {', '.join(map(str, s))}" for model, s in seeds.items())
-        raise ValueError(f"{dataset}: the seeds differ between the models ({each}); name them")
 
 
 def _check_alike(records: Sequence[Mapping[str, Any]]) -> None:
