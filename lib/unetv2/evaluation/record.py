@@ -433,21 +433,18 @@ def heads(record: Mapping[str, Any], test: str) -> dict[int, np.ndarray]:
     return found
 
 
-def frame(records: Iterable[Mapping[str, Any]], others: bool = False) -> "pd.DataFrame":
+def frame(records: Iterable[Mapping[str, Any]]) -> "pd.DataFrame":
     """A row per image of every record.
 
     Columns: `dataset`, `model`, `seed`, `test`, `id`, `group`; `dice`, `iou` (protocol per_image);
     `own_dice`, `own_iou`, `boundary_f` (protocol own); `tp`, `fp`, `fn` at the network's size, the
     classes together.
-
-    Args:
-        others: also the other datasets that the runs were scored on, `test` being "etis/test".
     """
     import pandas as pd
 
     tables = []
     for record in records:
-        for test, block in _blocks(record, others).items():
+        for test, block in record["tests"].items():
             table = _table(block)
             for name, value in {**_of(record), "test": test}.items():
                 table[name] = value
@@ -460,13 +457,6 @@ def frame(records: Iterable[Mapping[str, Any]], others: bool = False) -> "pd.Dat
 def _of(record: Mapping[str, Any]) -> dict[str, Any]:
     params = _params(record)
     return {"dataset": params.dataset, "model": params.model, "seed": params.seed}
-
-
-def _blocks(record: Mapping[str, Any], others: bool) -> dict[str, Mapping[str, Any]]:
-    blocks = dict(record["tests"])
-    for name, other in record["studies"].get("others", {}).items() if others else ():
-        blocks |= {f"{name}/{test}": block for test, block in other["tests"].items()}
-    return blocks
 
 
 def _table(block: Mapping[str, Any]) -> "pd.DataFrame":
@@ -495,7 +485,7 @@ def _dice_iou(counts: np.ndarray) -> np.ndarray:
     return np.array([metrics.mean_dice_iou(image) for image in counts])
 
 
-def summary(records: Iterable[Mapping[str, Any]], others: bool = False) -> "pd.DataFrame":
+def summary(records: Iterable[Mapping[str, Any]]) -> "pd.DataFrame":
     """A row per record, test and protocol: `dataset`, `model`, `seed`, `test`, `protocol`, scores.
 
     Scores that a protocol does not have (as `boundary_f`) are NaN.
@@ -506,7 +496,7 @@ def summary(records: Iterable[Mapping[str, Any]], others: bool = False) -> "pd.D
         [
             {**_of(record), "test": test, "protocol": protocol, **scores}
             for record in records
-            for test, block in _blocks(record, others).items()
+            for test, block in record["tests"].items()
             for protocol, scores in block["summary"].items()
         ]
     )
