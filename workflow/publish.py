@@ -51,7 +51,7 @@ def publish_records(source: Path) -> int:
 def publish_record(folder: Path) -> None:
     """Copy the record of the run in `folder` to its place."""
     found = record.load(folder / record.FILE)
-    params = record.RunParams.make(found["params"])
+    params = record.params_of(found)
     name = f"s{params.seed}-{found['identity']}.json.gz"
     copy(folder / record.FILE, record.home(params) / name)
 
@@ -59,9 +59,7 @@ def publish_record(folder: Path) -> None:
 def recorded(folder: Path) -> bool:
     """Whether the record of the run in `folder` is committed: it holds more than a table does."""
     found = record.load(folder / record.FILE)
-    return (
-        record.committed(record.RunParams.make(found["params"]), found["fingerprint"]) is not None
-    )
+    return record.committed(record.params_of(found), found["fingerprint"]) is not None
 
 
 def runs_of(folders: list[Path]) -> tuple[pd.DataFrame, dict]:

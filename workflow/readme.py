@@ -46,7 +46,7 @@ def compared(dataset: str, models: list[str], **settings) -> str:
         ),
     }
     own = pairs["boundary_f"]
-    seeds = len({one["params"].get("seed", 0) for one in chosen})
+    seeds = len({record.params_of(one).seed for one in chosen})
     images = int(own["images"].iloc[0])
     lines = [
         f"{images} test images, {seeds} seed{'s' * (seeds > 1)}, {settings['epochs']} epochs.",

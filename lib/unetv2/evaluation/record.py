@@ -52,7 +52,9 @@ __all__ = [
     "load",
     "log",
     "others",
+    "params_of",
     "summary",
+    "whose",
     "write",
 ]
 
@@ -220,6 +222,17 @@ def _damaged(path: str | Path, reason: str) -> str:
     return f"the record {path} is damaged ({reason}); {cure}"
 
 
+def params_of(record: Mapping[str, Any]) -> RunParams:
+    """The parameters of its run, with the defaults that the record leaves out."""
+    return RunParams.make(record["params"])
+
+
+def whose(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Its `dataset`, `model` and `seed`."""
+    params = params_of(record)
+    return {name: getattr(params, name) for name in ("dataset", "model", "seed")}
+
+
 def home(params: RunParams) -> Path:
     """The folder of the committed records of a dataset and model, whatever their parameters."""
     return _folder(env.path(FOLDER), params.dataset, params.model)
@@ -333,8 +346,8 @@ def collect(
         paths = [p for top in tops for g in patterns for p in (top / slug(dataset)).glob(g)]
         # s0.2026-11-21-1 was moved aside
         paths = [p for p in paths if p.name != FILE or p.parent.name[1:].isdigit()]
-        for record in sorted(map(load, paths), key=lambda one: one["params"].get("seed", 0)):
-            params = _params(record)
+        for record in sorted(map(load, paths), key=lambda one: params_of(one).seed):
+            params = params_of(record)
             if all(getattr(params, field) == value for field, value in settings.items()):
                 named = {"dataset": dataset, "model": params.model, "seed": params.seed}
                 found[record["identity"]] = {**record, "params": record["params"] | named}
@@ -350,7 +363,7 @@ def _finished(runs_dir: Path, dataset: str, model: str, seed: int) -> dict[str, 
     if not path.is_file():
         return None
     record = load(path)
-    params = _params(record)
+    params = params_of(record)
     if (slug(params.dataset), params.model, params.seed) != (slug(dataset), model, seed):
         there = f"{params.dataset}, {params.model}, seed {params.seed}"
         raise ValueError(f"{path} is the record of another run ({there}); delete that folder")
@@ -362,7 +375,7 @@ def _only(dataset: str, model: str, seed: int, settings: Mapping[str, Any]) -> d
     fit = {}
     for path in _records(dataset, model, seed):
         record = load(path)
-        params = _params(record)
+        params = params_of(record)
         if all(getattr(params, name) == value for name, value in settings.items()):
             fit[path] = record
     if len(fit) > 1:
@@ -380,7 +393,7 @@ def _check_alike(records: Sequence[Mapping[str, Any]]) -> None:
     differ = _differences(records)
     if differ:
         raise ValueError(
-            f"the runs on {records[0]['params'].get('dataset', 'synthetic')} cannot be compared: "
+            f"the runs on {params_of(records[0]).dataset} cannot be compared: "
             f"they differ in {differ}; train those that are out of date again"
         )
 
@@ -392,7 +405,7 @@ def _differences(records: Sequence[Mapping[str, Any]]) -> str:
     names = set(RunParams.model_fields) - UNDECIDING - {"model", "seed"}
     values = {}
     for record in records:
-        params = _params(record)
+        params = params_of(record)
         unused = set() if networks.is_family(params.model) else {"width", "batchnorm"}
         if networks.has_own_encoder(params.model):
             unused |= {"encoder", "encoder_weights"}
@@ -402,10 +415,6 @@ def _differences(records: Sequence[Mapping[str, Any]]) -> str:
         values.setdefault("training version", set()).add(str(record["training_version"]))
     wrong = [f"{k} ({', '.join(sorted(v))})" for k, v in sorted(values.items()) if len(v) > 1]
     return "; ".join(wrong)
-
-
-def _params(record: Mapping[str, Any]) -> RunParams:
-    return RunParams.make(record["params"])
 
 
 # Tables -------------------------------------------------------------------------------------------
@@ -446,17 +455,12 @@ def frame(records: Iterable[Mapping[str, Any]]) -> "pd.DataFrame":
     for record in records:
         for test, block in record["tests"].items():
             table = _table(block)
-            for name, value in {**_of(record), "test": test}.items():
+            for name, value in {**whose(record), "test": test}.items():
                 table[name] = value
             tables.append(table)
     first = ["dataset", "model", "seed", "test"]
     whole = pd.concat(tables, ignore_index=True)
     return whole[[*first, *(name for name in whole if name not in first)]]
-
-
-def _of(record: Mapping[str, Any]) -> dict[str, Any]:
-    params = _params(record)
-    return {"dataset": params.dataset, "model": params.model, "seed": params.seed}
 
 
 def _table(block: Mapping[str, Any]) -> "pd.DataFrame":
@@ -494,7 +498,7 @@ def summary(records: Iterable[Mapping[str, Any]]) -> "pd.DataFrame":
 
     return pd.DataFrame(
         [
-            {**_of(record), "test": test, "protocol": protocol, **scores}
+            {**whose(record), "test": test, "protocol": protocol, **scores}
             for record in records
             for test, block in record["tests"].items()
             for protocol, scores in block["summary"].items()
@@ -506,5 +510,5 @@ def log(records: Iterable[Mapping[str, Any]]) -> "pd.DataFrame":
     """A row per record and epoch: `dataset`, `model`, `seed` and the columns of the log."""
     import pandas as pd
 
-    tables = [pd.DataFrame({**_of(record), **record["log"]}) for record in records]
+    tables = [pd.DataFrame({**whose(record), **record["log"]}) for record in records]
     return pd.concat(tables, ignore_index=True)

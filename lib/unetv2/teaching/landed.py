@@ -37,7 +37,7 @@ class Landed:
         """`record.frame` of each cell, all tests of the dataset together."""
         found: dict[Cell, list[Mapping[str, Any]]] = {}
         for one in self.records:
-            found.setdefault(_cell(_params(one)), []).append(one)
+            found.setdefault(_cell(record.params_of(one)), []).append(one)
         return {cell: _frame(of) for cell, of in found.items()}
 
     def seeds(self, cell: Cell) -> list[int]:
@@ -64,16 +64,15 @@ def gather(
     """
     fit, left_out = [], []
     for one in records:
-        run = _params(one)
+        run = record.params_of(one)
         if odd := _odd(one, run, wanted(run)):
             left_out.append(f"{_cell(run)}, seed {run.seed}, is left out: {odd}")
         else:
             fit.append(one)
-    usual = {}  # a smaller part of the images has a fingerprint of its own
-    for share in {_params(one).train_share for one in fit}:
-        of = Counter(one["fingerprint"] for one in fit if _params(one).train_share == share)
-        usual[share] = of.most_common(1)[0][0]
-    ours = [one["fingerprint"] == usual[_params(one).train_share] for one in fit]
+    files = [(record.params_of(one).train_share, one["fingerprint"]) for one in fit]
+    # a smaller part of the images has a fingerprint of its own; the most frequent comes last
+    usual = dict(pair for pair, _ in reversed(Counter(files).most_common()))
+    ours = [usual[share] == own for share, own in files]
     inside = [one for one, same in zip(fit, ours, strict=True) if same]
     beside = [one for one, same in zip(fit, ours, strict=True) if not same]
     return Landed(params, inside, beside, left_out)
@@ -87,10 +86,6 @@ def _odd(one: Mapping[str, Any], run: RunParams, wanted: RunParams) -> str:
     if one["training_version"] != TRAINING_VERSION:
         pairs["training version"] = (one["training_version"], TRAINING_VERSION)
     return "; ".join(f"{name} {is_}, not {want}" for name, (is_, want) in pairs.items())
-
-
-def _params(one: Mapping[str, Any]) -> RunParams:
-    return RunParams.make(one["params"])
 
 
 def _cell(run: RunParams) -> Cell:

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..common.params import RunParams
 from ..evaluation import metrics, record
 from ..evaluation.identity import deciding
 from .cells import short
@@ -46,13 +45,13 @@ def series(records: Iterable[Record]) -> dict[str, list[Record]]:
         name = ", ".join([setting["dataset"], _many(setting["epochs"], "epoch")])
         name += "".join(f", {key} {setting[key]}" for key in odd)
         members = groups[json.dumps(setting, sort_keys=True)]
-        found[name] = sorted(members, key=_seed)
+        found[name] = sorted(members, key=lambda one: record.params_of(one).seed)
     return found
 
 
 def _setting(one: Record) -> dict[str, Any]:
     """What decides a training, but for model and seed."""
-    params = RunParams.make(one["params"])
+    params = record.params_of(one)
     kept = {key: getattr(params, key) for key in ("dataset", "epochs", "encoder", "image_size")}
     kept |= {k: v for k, v in deciding(params).items() if k not in ("model", "seed")}
     return kept | {"files": one["fingerprint"][:6], "version": one["training_version"]}
@@ -64,33 +63,26 @@ def state(
     """What has landed of each series: runs, models, seeds; datasets without a record after it."""
     models, lines = list(models), []
     for name, part in parts.items():
-        seeds = {m: [_seed(one) for one in part if _model(one) == m] for m in models}
+        runs = pd.DataFrame(map(record.whose, part))
+        seeds = {model: runs.seed[runs.model == model].tolist() for model in models}
         missing = [label(model) for model, held in seeds.items() if not held]
         dumb = sum("test_dice" not in one["log"] for one in part)
         more = [f"{_many(dumb, 'run')} without test scores in the log"] if dumb else []
         there = {label(model): held for model, held in seeds.items() if held}
         lines.append(report(f"{name}: {_many(len(part), 'run')}.", missing, there, more))
-    there = {RunParams.make(one["params"]).dataset for part in parts.values() for one in part}
+    there = {record.params_of(one).dataset for part in parts.values() for one in part}
     lines += [f"{name}: no run has a record yet." for name in datasets if name not in there]
     return "\n".join(lines)
 
 
 def fullest(parts: Mapping[str, Sequence[Record]]) -> str | None:
     """The name of the series with the most runs, the longer trainings first; None for none."""
-    epochs = {name: RunParams.make(part[0]["params"]).epochs for name, part in parts.items()}
+    epochs = {name: record.params_of(part[0]).epochs for name, part in parts.items()}
     return max(parts, key=lambda name: (len(parts[name]), epochs[name]), default=None)
 
 
 def _many(number: int, noun: str) -> str:
     return f"{number} {noun}{'s' * (number != 1)}"
-
-
-def _model(one: Record) -> str:
-    return one["params"].get("model", RunParams().model)
-
-
-def _seed(one: Record) -> int:
-    return one["params"].get("seed", 0)
 
 
 # What "best on the test set" is worth -------------------------------------------------------------
@@ -117,7 +109,7 @@ def choices(parts: Mapping[str, Sequence[Record]]) -> pd.DataFrame:
             if "test_dice" not in log or log.test_dice.isna().any():
                 continue
             scores = 100 * log.test_dice
-            row = {"series": name, "model": _model(one), "seed": _seed(one)}
+            row = {"series": name, **record.whose(one)}
             row |= {"validation": scores[log.val_dice.idxmax()], "test": scores.max()}
             found.append(row | {"last": scores.iloc[-1]})
     columns = ["series", "model", "seed", *RULES]
@@ -192,7 +184,7 @@ def protocols(parts: Mapping[str, Sequence[Record]]) -> pd.DataFrame:
     found = []
     for name, records in parts.items():
         for one in records:
-            of = {"series": name, "model": _model(one), "seed": _seed(one)}
+            of = {"series": name, **record.whose(one)}
             for test, block in one["tests"].items():
                 scores = {p: _summarised(block, one, where) for p, where in PROTOCOLS.items()}
                 for protocol, pair in scores.items():
@@ -236,7 +228,7 @@ def _summarised(block: Mapping, one: Record, where: tuple | None) -> Sequence[fl
     counts = record.counts(block)
     if counts.shape[1] > 1:
         return None
-    pixels = RunParams.make(one["params"]).image_size ** 2
+    pixels = record.params_of(one).image_size ** 2
     return 100 * np.mean([_two_classes(*image, pixels) for image in counts[:, 0]], axis=0)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from ..common.params import RunParams
+from ..evaluation import record
 from .plots import STYLE, WIDTH, label, palette
 
 __all__ = ["changes", "gains"]
@@ -28,9 +28,9 @@ def gains(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
         `threshold`, what it `promised` on validation, `threshold gain` and `images`.
     """
     rows = []
-    for record in records:
-        params, test = RunParams.make(record["params"]), next(iter(record["tests"]))
-        studies = record["studies"]
+    for one in records:
+        params, test = record.params_of(one), next(iter(one["tests"]))
+        studies = one["studies"]
         if not {"flips", "thresholds"} <= set(studies):
             continue
         flips, cuts = studies["flips"][test], studies["thresholds"]
@@ -41,7 +41,7 @@ def gains(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
         row |= {"flip images": flips["images"], "threshold": cuts["val"]["thresholds"][best]}
         row |= {"promised": 100 * (cuts["val"]["dice"][best] - cuts["val"]["dice"][half])}
         row |= {"threshold gain": 100 * (dice[best] - dice[half])}
-        rows.append(row | {"images": len(record["tests"][test]["ids"])})
+        rows.append(row | {"images": len(one["tests"][test]["ids"])})
     names = ["model", "epochs", "seed", "flips", "flip images", "threshold", "promised"]
     table = pd.DataFrame(rows, columns=[*names, "threshold gain", "images"])
     return table.sort_values("epochs", kind="stable", ignore_index=True)

@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 
 from .. import networks
-from ..common.params import RunParams
 from ..evaluation import metrics, record, stats
 from . import published
 from .plots import label
@@ -47,7 +46,7 @@ def facts(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     """What the runs are: a row for each dataset and model."""
     rows = {}
     for each in records:
-        params = RunParams.make(each["params"])
+        params = record.params_of(each)
         encoder = "own" if networks.has_own_encoder(params.model) else params.encoder
         encoder += f", {params.width} wide" * networks.is_family(params.model)
         row = {

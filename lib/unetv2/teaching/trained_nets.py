@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..evaluation import metrics, stats
+from ..evaluation import metrics, record, stats
 from . import contrasts
 from .cells import short
 from .landed import Landed
@@ -41,7 +41,7 @@ def zeroed(records: Records, models: Sequence[str]) -> pd.DataFrame:
     """
     found = []
     for one in records:
-        run = _of(one)
+        run = record.whose(one)
         if run["model"] not in models:
             continue
         for test, study in one["studies"].get("skips", {}).items():
@@ -133,7 +133,7 @@ def corrupted(records: Records) -> pd.DataFrame:
                     study["steps"], scored["dice"], scored["global"], strict=True
                 ):
                     pooled = np.mean([metrics.dice_iou(*of)[0] for of in counts])
-                    row = _of(one) | {"kind": kind, "step": step, "test": test}
+                    row = record.whose(one) | {"kind": kind, "step": step, "test": test}
                     row |= {"dice": 100 * dice, "global": 100 * pooled, "images": study["images"]}
                     found.append(row)
     columns = ["model", "seed", "kind", "step", "test", "dice", "global", "images"]
@@ -219,10 +219,6 @@ def _kinds(table: pd.DataFrame) -> tuple[list[str], list[int]]:
 
 
 # What both have in common -------------------------------------------------------------------------
-
-
-def _of(one: Mapping[str, Any]) -> dict[str, Any]:
-    return {"model": one["params"]["model"], "seed": one["params"]["seed"]}
 
 
 def _seeds(wide: pd.DataFrame, *key: Any) -> pd.Series:
