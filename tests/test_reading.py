@@ -195,6 +195,17 @@ def test_nothing_is_mixed_in_a_series():
     assert any("files fff" in name for name in names)
 
 
+def test_what_a_model_does_not_have_parts_no_series():
+    weights = {"encoder": "resnet34", "encoder_weights": "imagenet"}
+    (name,) = other_rules.series([run(**weights), run("malunet", 1), run("tmi-unet-l4", width=8)])
+    assert name == "isic2017, 3 epochs"
+    names = list(other_rules.series([run(**weights), run("transfuse-s")]))  # can be pretrained
+    assert names == [
+        "isic2017, 3 epochs, encoder_weights imagenet",
+        "isic2017, 3 epochs, encoder_weights None",
+    ]
+
+
 def test_what_is_missing_is_said():
     models = ["thin+copy", "thin+sdi", "thin+nested"]
     parts = other_rules.series([run(), run(seed=1, test=None), run("thin+sdi")])

@@ -53,6 +53,7 @@ __all__ = [
     "log",
     "others",
     "params_of",
+    "setting",
     "summary",
     "whose",
     "write",
@@ -233,6 +234,28 @@ def whose(record: Mapping[str, Any]) -> dict[str, Any]:
     return {name: getattr(params, name) for name in ("dataset", "model", "seed")}
 
 
+def setting(record: Mapping[str, Any]) -> dict[str, Any]:
+    """What decides a training, but for model and seed: runs that are compared agree in it.
+
+    What its model does not have is left out, and differs from nothing: a width outside UNet++'s
+    family, an encoder of smp or timm in a model that brings its own, and pretrained weights where
+    there are none.
+    """
+    from .identity import UNDECIDING, deciding
+
+    params = params_of(record)
+    without = UNDECIDING | {"model", "seed"}
+    if not networks.is_family(params.model):
+        without |= {"width", "batchnorm"}
+    if networks.has_own_encoder(params.model):
+        without |= {"encoder"}
+    if networks.is_random(params.model):
+        without |= {"encoder_weights"}
+    values = params.model_dump() | deciding(params)  # of folder:PATH that has the name alone
+    kept = {name: value for name, value in values.items() if name not in without}
+    return kept | {"files": record["fingerprint"], "training version": record["training_version"]}
+
+
 def home(params: RunParams) -> Path:
     """The folder of the committed records of a dataset and model, whatever their parameters."""
     return _folder(env.path(FOLDER), params.dataset, params.model)
@@ -399,20 +422,11 @@ def _check_alike(records: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _differences(records: Sequence[Mapping[str, Any]]) -> str:
-    """What decides a training, but for model and seed, and is not the same in all `records`."""
-    from .identity import UNDECIDING
-
-    names = set(RunParams.model_fields) - UNDECIDING - {"model", "seed"}
-    values = {}
+    """In what the `setting` of `records` differs."""
+    values: dict[str, set[str]] = {}
     for record in records:
-        params = params_of(record)
-        unused = set() if networks.is_family(params.model) else {"width", "batchnorm"}
-        if networks.has_own_encoder(params.model):
-            unused |= {"encoder", "encoder_weights"}
-        for name in names - unused:
-            values.setdefault(name, set()).add(repr(getattr(params, name)))
-        values.setdefault("the data", set()).add(record["fingerprint"])
-        values.setdefault("training version", set()).add(str(record["training_version"]))
+        for name, value in setting(record).items():
+            values.setdefault(name, set()).add(str(value))
     wrong = [f"{k} ({', '.join(sorted(v))})" for k, v in sorted(values.items()) if len(v) > 1]
     return "; ".join(wrong)
 

@@ -13,6 +13,7 @@ _HOMES = {
     "check_pretrained": "names",
     "has_own_encoder": "names",
     "is_family": "names",
+    "is_random": "names",
     "label": "names",
     "list_models": "names",
     "supervised": "names",

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 
 from ..common.errors import unknown
 
-__all__ = ["Parts", "check_model", "check_pretrained", "has_own_encoder", "is_family", "label"]
-__all__ += ["list_models", "parts", "supervised"]
+__all__ = ["Parts", "check_model", "check_pretrained", "has_own_encoder", "is_family", "is_random"]
+__all__ += ["label", "list_models", "parts", "supervised"]
 
 # smp's architectures that decode several levels. DPT's encoder hands out no pyramid; PSPNet and
 # DeepLabV3 read the last level alone.
@@ -135,7 +135,7 @@ def check_model(name: str) -> None:
 
 def check_pretrained(name: str) -> None:
     """ValueError for a model whose encoder nobody has pretrained."""
-    if name in FAMILY or name in RANDOM:
+    if is_random(name):
         how = "use encoder_weights=None (null in a config)"
         raise ValueError(f"{name} has no pretrained encoder: {how}")
 
@@ -159,6 +159,11 @@ def supervised(name: str) -> bool:
 def is_family(name: str) -> bool:
     """Whether `name` is one of UNet++'s own family, which has no encoder of smp or timm."""
     return name in FAMILY
+
+
+def is_random(name: str) -> bool:
+    """Whether nobody has pretrained the encoder of `name`."""
+    return name in FAMILY or name in RANDOM
 
 
 def has_own_encoder(name: str) -> bool:

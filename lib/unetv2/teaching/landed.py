@@ -10,7 +10,7 @@ import pandas as pd
 
 from ..common.params import Params, RunParams
 from ..evaluation import record, stats
-from ..evaluation.identity import TRAINING_VERSION, deciding
+from ..evaluation.identity import TRAINING_VERSION
 from .cells import Cell, arms, short
 
 __all__ = ["Landed", "common", "fullest", "gather", "numbers", "report", "spelled", "state"]
@@ -65,7 +65,7 @@ def gather(
     fit, left_out = [], []
     for one in records:
         run = record.params_of(one)
-        if odd := _odd(one, run, wanted(run)):
+        if odd := _odd(one, wanted(run)):
             left_out.append(f"{_cell(run)}, seed {run.seed}, is left out: {odd}")
         else:
             fit.append(one)
@@ -78,14 +78,11 @@ def gather(
     return Landed(params, inside, beside, left_out)
 
 
-def _odd(one: Mapping[str, Any], run: RunParams, wanted: RunParams) -> str:
+def _odd(one: Mapping[str, Any], wanted: RunParams) -> str:
     """In what a record is of another protocol; "" where it is of this one."""
-    is_, want = deciding(run), deciding(wanted)
-    names = sorted(name for name in is_ | want if is_.get(name) != want.get(name))
-    pairs = {name: (getattr(run, name), getattr(wanted, name)) for name in names}
-    if one["training_version"] != TRAINING_VERSION:
-        pairs["training version"] = (one["training_version"], TRAINING_VERSION)
-    return "; ".join(f"{name} {is_}, not {want}" for name, (is_, want) in pairs.items())
+    planned = {"params": wanted.model_dump(), "training_version": TRAINING_VERSION}
+    is_, want = record.setting(one), record.setting({**one, **planned})
+    return "; ".join(f"{k} {is_[k]}, not {want[k]}" for k in sorted(is_) if is_[k] != want[k])
 
 
 def _cell(run: RunParams) -> Cell:

@@ -5,7 +5,6 @@ The records of audited runs say what choosing the epoch on the test set would ha
 are in points, hundredths.
 """
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -13,7 +12,6 @@ import numpy as np
 import pandas as pd
 
 from ..evaluation import metrics, record
-from ..evaluation.identity import deciding
 from .cells import short
 from .landed import report
 from .plots import label
@@ -30,31 +28,23 @@ Record = Mapping[str, Any]
 def series(records: Iterable[Record]) -> dict[str, list[Record]]:
     """The records parted into those that may stand together: {"isic2017, 24 epochs": records}.
 
-    Within a series only model and seed differ. Where the dataset and length of two series are the
-    same, what else is not (an encoder, other files) joins the name.
+    Within a series only model and seed differ, see `record.setting`. Where the dataset and length
+    of two series are the same, what else is not (an encoder, other files) joins the name.
     """
-    groups: dict[str, list[Record]] = {}
+    settings, values = [], {}
     for one in records:
-        groups.setdefault(json.dumps(_setting(one), sort_keys=True), []).append(one)
-    settings = sorted(map(json.loads, groups), key=lambda s: (s["dataset"], s["epochs"]))
-    found = {}
-    for setting in settings:
-        same = ("dataset", "epochs")
-        alike = [s for s in settings if all(s[key] == setting[key] for key in same)]
-        odd = [k for k in setting if len({str(s.get(k)) for s in alike}) > 1]
-        name = ", ".join([setting["dataset"], _many(setting["epochs"], "epoch")])
-        name += "".join(f", {key} {setting[key]}" for key in odd)
-        members = groups[json.dumps(setting, sort_keys=True)]
-        found[name] = sorted(members, key=lambda one: record.params_of(one).seed)
+        setting = record.setting(one)
+        setting["files"] = setting["files"][:6]
+        place = setting["dataset"], setting["epochs"]
+        settings.append((*place, record.params_of(one).seed, setting, one))
+        for name, value in setting.items():
+            values.setdefault((*place, name), set()).add(str(value))
+    found: dict[str, list[Record]] = {}
+    for dataset, epochs, _, setting, one in sorted(settings, key=lambda row: row[:3]):
+        odd = [name for name in sorted(setting) if len(values[dataset, epochs, name]) > 1]
+        parts = [dataset, _many(epochs, "epoch"), *(f"{name} {setting[name]}" for name in odd)]
+        found.setdefault(", ".join(parts), []).append(one)
     return found
-
-
-def _setting(one: Record) -> dict[str, Any]:
-    """What decides a training, but for model and seed."""
-    params = record.params_of(one)
-    kept = {key: getattr(params, key) for key in ("dataset", "epochs", "encoder", "image_size")}
-    kept |= {k: v for k, v in deciding(params).items() if k not in ("model", "seed")}
-    return kept | {"files": one["fingerprint"][:6], "version": one["training_version"]}
 
 
 def state(
