@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from scipy import stats as sps
 
+from unetv2.common import words
 from unetv2.evaluation import stats
 
 
@@ -194,6 +195,14 @@ def test_one_group_has_no_interval():
     claimed = stats.claim(found, found)
     assert claimed.verdict == "" and claimed.text.endswith("1 group: no verdict from one group")
     assert "(no interval from one group)" in claimed.text
+
+
+def test_an_end_near_0_says_on_which_side_it_lies():
+    assert words.interval(0.0042, -0.0004) == "[+0.004, -0.0004]"
+    assert words.interval(-0.0, 0.005) == "[+0.00, +0.01]"
+    near = replace(BETTER, mean=-0.00001, low=0.00004)
+    assert near.points.startswith("+0.00 points [+0.004, ")
+    assert (words.spread(90.449, 0.12), words.spread(90.449, np.nan)) == ("90.45 ± 0.12", "90.45")
 
 
 def frame(gains, seeds=5, images=30, **second):

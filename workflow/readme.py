@@ -12,6 +12,7 @@ from pathlib import Path
 
 from unetv2 import networks
 from unetv2.common import files
+from unetv2.common.words import interval, many, spread
 from unetv2.evaluation import record, stats
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -49,35 +50,27 @@ def compared(dataset: str, models: list[str], **settings) -> str:
     seeds = len({record.params_of(one).seed for one in chosen})
     images = int(own["images"].iloc[0])
     lines = [
-        f"{images} test images, {seeds} seed{'s' * (seeds > 1)}, {settings['epochs']} epochs.",
+        f"{images} test images, {many(seeds, 'seed')}, {settings['epochs']} epochs.",
         "",
         "| skip | Dice per image | Dice global | boundary F | difference in Dice | in boundary F |",
         "|---|---|---|---|---|---|",
     ]
     for model in models:
         cells = [
-            _spread(scores.xs((model, protocol), level=("model", "protocol"))[name])
+            100 * scores.xs((model, protocol), level=("model", "protocol"))[name]
             for protocol, name in (("per_image", "dice"), ("global", "dice"), ("own", "boundary_f"))
         ]
+        cells = [spread(cell.mean(), cell.std()) for cell in cells]
         if model in own.index:
             for pair in pairs.values():
                 row = pair.loc[model]
-                cells.append(_interval(row.mean_difference, row.ci_low, row.ci_high))
+                cells.append(f"{row.mean_difference:+z.2f} {interval(row.ci_low, row.ci_high)}")
         else:
             cells += ["", ""]
         lines.append(" | ".join([f"| {networks.label(model)}", *cells]) + " |")
     said = own["text"].items()
     lines += ["", *(f"- {networks.label(model)}, boundary F: {text}." for model, text in said)]
     return "\n".join(lines)
-
-
-def _spread(values) -> str:
-    text = f"{100 * values.mean():.2f}"
-    return text if len(values) < 2 else f"{text} ± {100 * values.std():.2f}"
-
-
-def _interval(mean: float, low: float, high: float) -> str:
-    return f"{mean:+.2f} [{low:+.2f}, {high:+.2f}]"
 
 
 def speed() -> str:

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..common.words import interval, many
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -59,10 +61,10 @@ class Difference:
     @property
     def points(self) -> str:
         """Of scores in fractions: "+0.57 points [+0.20, +1.00]", and what the interval is of."""
-        mean, low, high = (f"{100 * x:+z.2f}" for x in (self.mean, self.low, self.high))
-        interval = f"[{low}, {high}]" if self.groups > 1 else "(no interval from one group)"
-        seeds, groups = _count(self.seeds, "seed"), _count(self.groups, "group")
-        text = f"{mean} points {interval}, {seeds}, {groups}"
+        ends = interval(100 * self.low, 100 * self.high)
+        ends = ends if self.groups > 1 else "(no interval from one group)"
+        seeds, groups = many(self.seeds, "seed"), many(self.groups, "group")
+        text = f"{100 * self.mean:+z.2f} points {ends}, {seeds}, {groups}"
         if self.seeds == 1 and self.groups > 1:
             text += " (the interval is over groups only)"
         if self.comparisons > 1:
@@ -351,7 +353,3 @@ def _check_pair(arm: dict, other: dict, model: str, reference: str, where: str) 
         )
     if not arm["group"].equals(other["group"]):
         raise ValueError(f"{model!r} and {reference!r}{at} group the images differently")
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'s' * (number != 1)}"

@@ -14,6 +14,7 @@ import torch
 from .. import costs, networks
 from ..common import env
 from ..common.params import RunParams, file_name, slug
+from ..common.words import spread
 from ..evaluation import record
 from ..networks.names import parts
 from .cells import Cell, models
@@ -120,8 +121,7 @@ def results(found: Landed, cells: Sequence[Cell], price: pd.DataFrame | None = N
 
 
 def _spread(values: pd.Series) -> str:
-    text = f"{100 * values.mean():.2f}"
-    return text if len(values) < 2 else f"{text} ± {100 * values.std():.2f}"
+    return spread(100 * values.mean(), 100 * values.std())
 
 
 def _beyond(value: float, base: float, unit: float) -> str:

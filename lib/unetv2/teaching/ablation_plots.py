@@ -16,13 +16,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from .. import networks
-from ..evaluation.stats import SEEDS_FOR_A_VERDICT
+from ..evaluation.stats import NAMES, SEEDS_FOR_A_VERDICT
 from . import diagrams
 from .cells import ARMS, CORNERS, Cell
 from .contrasts import other
 from .landed import Landed
 from .plots import STYLE, WIDTH, label, nothing, palette
-from .tables import NAMES
 
 __all__ = ["corners", "drawings", "gains", "over"]
 

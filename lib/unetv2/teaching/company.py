@@ -17,7 +17,7 @@ from ..common import env
 from ..common.params import RunParams
 from ..evaluation import record, stats
 from ..networks.names import BINARY, PUBLISHED_ENCODER, RANDOM
-from . import ablation, contrasts, published, reading, tables
+from . import ablation, contrasts, published, reading
 from .cells import Cell, arms
 from .landed import Landed, gather
 from .params import CompanyParams
@@ -277,7 +277,7 @@ def _of_little_data(found: Landed) -> tuple[str, str]:
 
 
 def _best(found: Landed, of: Sequence[Cell], metric: str) -> tuple[str, str]:
-    name, many = tables.NAMES[metric], stats.SEEDS_FOR_A_VERDICT
+    name, many = stats.NAMES[metric], stats.SEEDS_FOR_A_VERDICT
     there = [cell for cell in of if found.seeds(cell)]
     if not there:
         return "not known", "no model has a record yet"

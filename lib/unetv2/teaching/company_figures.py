@@ -9,12 +9,12 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from ..evaluation.stats import NAMES
 from . import diagrams
 from .cells import ARMS
 from .designs import Design, Link, Mark
 from .landed import Landed
 from .plots import STYLE, WIDTH, grid, label, palette
-from .tables import NAMES
 
 __all__ = ["drawn_tree", "frame", "heat", "reversed_maps", "tree"]
 

@@ -128,7 +128,7 @@ def _row(found: Landed, weights: Weights, metric, second, comparisons, images) -
         stats.crossed(*_sides(found, weights, score, seeds, images), comparisons=number)
         for score, number in ((metric, comparisons), (second, 1))
     )
-    claim = stats.claim(one, objection, tables.NAMES[second])
+    claim = stats.claim(one, objection, stats.NAMES[second])
     by_seed = {"second_by_seed": [100 * gain for gain in objection.by_seed]}
     return stats.columns(one, objection, claim) | by_seed
 

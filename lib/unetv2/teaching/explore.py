@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from ..common.errors import unknown
+from ..common.words import many
 from ..data.images import read_image
 from ..evaluation import metrics
 from ..evaluation.studies import skip_of, zero
@@ -237,7 +238,7 @@ def spread(panels: Mapping[str, Tensor], trained: Tensor) -> Figure:
     inks = shades(np.linspace(0, 0.85, most))
     for ax, (title, found) in zip(axes.flat, panels.items(), strict=False):
         for m, product in enumerate(found.double().cumprod(0), 1):
-            name = f"{m} factor" + "s" * (m > 1)
+            name = many(m, "factor")
             ax.plot(*_magnitudes(product), color=inks[m - 1], label=name)
         ax.plot(*_magnitudes(trained), color="black", linestyle=":", label="trained, 4 factors")
         for edges in ((-9, FP16[0]), (FP16[1], 9)):

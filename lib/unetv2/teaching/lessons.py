@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from ..common.words import many
 from ..data import Split, TorchSplit
 from .plots import COLOURS, OTHERS, STYLE, WIDTH, label, palette
 
@@ -202,7 +203,7 @@ def tails(samples: Mapping[int, Tensor], reach: float = 12) -> Figure:
         z = samples[m].flatten().double()
         counts, _ = np.histogram((z / z.std()).numpy(), edges)
         density = counts / len(z) / np.diff(edges)
-        factors = f"{m} factor" + "s" * (m > 1)
+        factors = many(m, "factor")
         ax.plot(middle, np.where(counts > 0, density, np.nan), color=colour, label=factors)
     ax.set(yscale="log", ylim=(1e-6, 10), xlabel="value / deviation", ylabel="density")
     ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ..common.words import many
 from ..evaluation import metrics, record
 from .cells import short
 from .landed import report
@@ -42,7 +43,7 @@ def series(records: Iterable[Record]) -> dict[str, list[Record]]:
     found: dict[str, list[Record]] = {}
     for dataset, epochs, _, setting, one in sorted(settings, key=lambda row: row[:3]):
         odd = [name for name in sorted(setting) if len(values[dataset, epochs, name]) > 1]
-        parts = [dataset, _many(epochs, "epoch"), *(f"{name} {setting[name]}" for name in odd)]
+        parts = [dataset, many(epochs, "epoch"), *(f"{name} {setting[name]}" for name in odd)]
         found.setdefault(", ".join(parts), []).append(one)
     return found
 
@@ -57,9 +58,9 @@ def state(
         seeds = {model: runs.seed[runs.model == model].tolist() for model in models}
         missing = [label(model) for model, held in seeds.items() if not held]
         dumb = sum("test_dice" not in one["log"] for one in part)
-        more = [f"{_many(dumb, 'run')} without test scores in the log"] if dumb else []
+        more = [f"{many(dumb, 'run')} without test scores in the log"] if dumb else []
         there = {label(model): held for model, held in seeds.items() if held}
-        lines.append(report(f"{name}: {_many(len(part), 'run')}.", missing, there, more))
+        lines.append(report(f"{name}: {many(len(part), 'run')}.", missing, there, more))
     there = {record.params_of(one).dataset for part in parts.values() for one in part}
     lines += [f"{name}: no run has a record yet." for name in datasets if name not in there]
     return "\n".join(lines)
@@ -69,10 +70,6 @@ def fullest(parts: Mapping[str, Sequence[Record]]) -> str | None:
     """The name of the series with the most runs, the longer trainings first; None for none."""
     epochs = {name: record.params_of(part[0]).epochs for name, part in parts.items()}
     return max(parts, key=lambda name: (len(parts[name]), epochs[name]), default=None)
-
-
-def _many(number: int, noun: str) -> str:
-    return f"{number} {noun}{'s' * (number != 1)}"
 
 
 # What "best on the test set" is worth -------------------------------------------------------------
@@ -146,7 +143,7 @@ def sentences(chosen: pd.DataFrame) -> list[str]:
             row = ordered.loc[name]
             same = row[RULES["validation"]] == row[RULES["test"]]
             text += f"; the models lie {means.max() - means.min():.2f} apart. The order of the "
-            text += f"means over {_many(row.seeds, 'common seed')} "
+            text += f"means over {many(row.seeds, 'common seed')} "
             text += "stays" if same else f"changes to {row[RULES['test']]}"
             text += f"; that within a seed changes in {row['seeds that change']} of {row.seeds}"
         found.append(text + ".")

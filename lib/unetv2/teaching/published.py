@@ -18,7 +18,7 @@ __all__ = ["LOWER", "check_table", "deny", "rows", "sources", "t_test"]
 
 FILE = Path(__file__).with_name("published.yaml")  # a link to data/published.yaml
 LOWER = {"mae", "parameters", "memory", "flops"}  # the smaller the better
-LEVEL = 0.05  # of a test, as in the UNet++ article
+LEVEL = 0.05  # of every test, as in the UNet++ article
 
 
 def rows(

@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ..common.words import many
 from . import published, tables
 from .bounds import check_table, digits
+from .published import LEVEL
 
 __all__ = ["LEVEL", "VERDICTS", "claims", "effects", "folded", "ledger", "marks", "possible"]
 __all__ += ["reruns", "shorter", "with_background"]
 
-LEVEL = 0.05  # of every test here, as in the UNet++ article
 SHOWN = {"dice": "Dice", "iou": "IoU", "score": "score", "mae": "MAE", "parameters": "M parameters"}
 SHOWN |= {"memory": "memory, MB", "flops": "FLOPs, G", "fps": "images a second"}
 SHOWN |= {
@@ -60,8 +61,8 @@ def folded(source: str, opened: bool = False) -> str:
     for (table, about), block in ledger(source).items():
         sets = block.index.unique()
         what = f"{table}, {sets[0]}" if len(sets) == 1 and sets[0] else table
-        many = f"{len(block)} row{'s' * (len(block) != 1)}"
-        lines.append(f"<details{' open' * opened}><summary><b>{what}</b>, {many}</summary>")
+        rows = many(len(block), "row")
+        lines.append(f"<details{' open' * opened}><summary><b>{what}</b>, {rows}</summary>")
         lines += [
             f"{about[0].upper()}{about[1:]}.",
             "\n".join(tables.markdown(block)),

@@ -11,7 +11,9 @@ import numpy as np
 import pandas as pd
 
 from .. import networks
+from ..common.words import interval, spread
 from ..evaluation import metrics, record, stats
+from ..evaluation.stats import NAMES
 from . import published
 from .plots import label
 
@@ -37,7 +39,6 @@ SHOWN = {  # title: (protocol, score)
     "IoU, global": ("global", "iou"),
     "Dice, pranet": ("pranet", "dice"),
 }
-NAMES = {"dice": "Dice", "iou": "IoU", "boundary_f": "boundary F"}
 PLACE = ["dataset", "test"]
 PRINTED = ["dice", "dice_sd", "iou", "iou_sd", "mae", "protocol", "source", "table", "caveat"]
 
@@ -91,12 +92,8 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
         row = rows.setdefault((dataset, test, label(model)), {})
         for title, (of, score) in SHOWN.items():
             if of == protocol:
-                row[title] = _spelled(scores[score, "mean"], scores[score, "std"])
+                row[title] = spread(scores[score, "mean"], scores[score, "std"])
     return pd.DataFrame(rows).T.rename_axis([*PLACE, "model"])[list(SHOWN)]
-
-
-def _spelled(mean: float, sd: float) -> str:
-    return f"{mean:.2f}" if np.isnan(sd) else f"{mean:.2f} ± {sd:.2f}"
 
 
 def differences(table: pd.DataFrame, metric: str = "dice", second: str = "boundary_f"):
@@ -114,7 +111,7 @@ def differences(table: pd.DataFrame, metric: str = "dice", second: str = "bounda
         note = " (not corrected)" * (name == second and len(table) > 1)
         shown[f"{NAMES[name]}, points{note}"] = [_interval(*cell) for cell in cells]
     shown.insert(shown.shape[1] - 1, "p", table.p.map(p_value))
-    shown["seed by seed"] = [", ".join(f"{gain:+.2f}" for gain in row) for row in table.by_seed]
+    shown["seed by seed"] = [", ".join(f"{gain:+z.2f}" for gain in row) for row in table.by_seed]
     shown[["groups", "images"]] = table[["groups", "images"]]
     shown["verdict"] = table.verdict.replace("", "none")
     return shown.set_index([name for name in (*PLACE, "model") if name in shown])
@@ -142,8 +139,8 @@ def tests(
         a, b = means.loc[row.model].to_numpy(), means.loc[reference].to_numpy()
         several = a.size > 1
         rows[row.dataset, row.test, label(row.model)] = {
-            label(reference): _spelled(b.mean(), b.std(ddof=1) if several else np.nan),
-            "the model": _spelled(a.mean(), a.std(ddof=1) if several else np.nan),
+            label(reference): spread(b.mean(), b.std(ddof=1) if several else np.nan),
+            "the model": spread(a.mean(), a.std(ddof=1) if several else np.nan),
             "p, two samples": p_value(ttest_ind(a, b).pvalue if several else np.nan),
             "p, pairs": p_value(ttest_rel(a, b).pvalue if several else np.nan),
             "p, ours": p_value(row.p),
@@ -152,7 +149,7 @@ def tests(
 
 
 def _interval(mean: float, low: float, high: float) -> str:
-    return f"{mean:+.2f}" + ("" if np.isnan(low) else f" [{low:+.2f}, {high:+.2f}]")
+    return f"{mean:+z.2f}" + ("" if np.isnan(low) else f" {interval(low, high)}")
 
 
 def p_value(p: float) -> str:

@@ -234,7 +234,7 @@ def _over_seeds(
     if not len(first):
         return stats.columns(found, objection, stats.Claim("", "no record yet"))
     if len(first) == 1:
-        text = f"{first.iloc[0]:+.2f} points, 1 seed: no verdict from fewer than {MANY} seeds"
+        text = f"{first.iloc[0]:+z.2f} points, 1 seed: no verdict from fewer than {MANY} seeds"
         return stats.columns(found, objection, stats.Claim("", text))
     claim = stats.claim(found, objection)
     word = {"better": words[0], "worse": words[1], "": ""}[claim.verdict]

@@ -4,12 +4,12 @@ The tables are those of `contrasts.compare`, and others with the same columns. A
 seeds; fewer give numbers; what has no record waits.
 """
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
 
+from ..common.words import interval, many
 from ..evaluation import stats
 from .landed import spelled
 from .plots import label
@@ -32,7 +32,7 @@ def showed(compared: pd.DataFrame) -> str:
     """
     kinds, text = _sorted(compared), "**What this run showed.**"
     if len(kinds["waiting"]) == len(compared):
-        return f"{text} Nothing yet: none of its {_many(len(compared), 'comparison')} has a record."
+        return f"{text} Nothing yet: none of its {many(len(compared), 'comparison')} has a record."
     claimed = kinds["claimed"]
     for word in dict.fromkeys(row.verdict for _, row in claimed):
         each = [f"{name}, {_interval(row)}" for name, row in claimed if row.verdict == word]
@@ -44,7 +44,7 @@ def showed(compared: pd.DataFrame) -> str:
         each = [f"{name}, {row.mean_difference:+z.2f}" for name, row in rows]
         text += f" Fewer than five seeds, so no verdict: {spelled(each, 12)}."
     if waiting := len(kinds["waiting"]):
-        text += f" {waiting} of {_many(len(compared), 'comparison')} wait{'s' * (waiting == 1)}"
+        text += f" {waiting} of {many(len(compared), 'comparison')} wait{'s' * (waiting == 1)}"
         text += " for records."
     return text
 
@@ -53,7 +53,7 @@ def brief(compared: pd.DataFrame) -> str:
     """A table in a line: the difference and the verdict of what has landed, and how many wait."""
     there = compared[compared.seeds > 0]
     parts = [
-        f"{_name(question)} {row.mean_difference:+z.2f} from {_many(row.seeds, 'seed')},"
+        f"{_name(question)} {row.mean_difference:+z.2f} from {many(row.seeds, 'seed')},"
         f" {row.verdict or 'no verdict'}"
         for question, row in there.iterrows()
     ]
@@ -127,8 +127,8 @@ def _line(kind: str, row: pd.Series) -> str:
     if kind == "open":
         return f"{row.mean_difference:+z.2f} ± {_half(row):.2f} points"
     if kind == "few":
-        return f"{row.mean_difference:+z.2f} points, {_many(row.seeds, 'seed')}"
-    return re.sub(r"\[.*?\]", _ends(row), row.text, count=1)
+        return f"{row.mean_difference:+z.2f} points, {many(row.seeds, 'seed')}"
+    return row.text
 
 
 def _name(question: Any) -> str:
@@ -136,20 +136,8 @@ def _name(question: Any) -> str:
 
 
 def _interval(row: pd.Series) -> str:
-    return f"{row.mean_difference:+z.2f} {_ends(row)}"
-
-
-def _ends(row: pd.Series) -> str:
-    """The interval; an end near 0 keeps the digit that says on which side it lies."""
-    low, high = (
-        f"{x:+.1g}" if 0 < abs(x) < 0.005 else f"{x:+z.2f}" for x in (row.ci_low, row.ci_high)
-    )
-    return f"[{low}, {high}]"
+    return f"{row.mean_difference:+z.2f} {interval(row.ci_low, row.ci_high)}"
 
 
 def _half(row: pd.Series) -> float:
     return (row.ci_high - row.ci_low) / 2
-
-
-def _many(number: int, noun: str) -> str:
-    return f"{number} {noun}{'s' * (number != 1)}"

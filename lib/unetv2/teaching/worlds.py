@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ..common.words import interval, many, spread
 from ..data.synthetic import Knobs
 from ..evaluation import record, stats
 from . import contrasts
@@ -48,7 +49,7 @@ def stage(records: Records, params: WorldsParams) -> Landed:
     parts = series(records)
     name = fullest(parts)
     others = {other: len(part) for other, part in parts.items() if other != name}
-    beside = [f"{other} ({runs} run{'s' * (runs > 1)})" for other, runs in others.items()]
+    beside = [f"{other} ({many(runs, 'run')})" for other, runs in others.items()]
     settings = AblationParams(dataset=params.dataset, metric=params.metric)
     return Landed(settings, parts.get(name, []), [], beside)
 
@@ -110,8 +111,8 @@ def scores(of: Mapping[str, Landed], models: Sequence[str]) -> pd.DataFrame:
         for model in models:
             if found.seeds(cell := _cell(found, model)):
                 by_seed = 100 * found.wide(cell, found.params.metric).mean(axis=1)
-                spread = f" ± {by_seed.std():.2f}" * (len(by_seed) > 1)
-                rows.setdefault(name, {})[short(model)] = f"{by_seed.mean():.2f}{spread}"
+                text = spread(by_seed.mean(), by_seed.std())
+                rows.setdefault(name, {})[short(model)] = text
     return pd.DataFrame(rows).T.fillna("").rename_axis("points")
 
 
@@ -181,7 +182,7 @@ def _apart(low: pd.Series, high: pd.Series) -> dict[str, Any]:
     found = {"mean_difference": mean, "ci_low": mean - half, "ci_high": mean + half}
     side = int(mean > half) - int(mean < -half) if seeds >= stats.SEEDS_FOR_A_VERDICT else 0
     word = {1: "more where it is hard", -1: "less where it is hard", 0: ""}[side]
-    text = f"{mean:+.2f} points [{mean - half:+.2f}, {mean + half:+.2f}], {seeds} seeds: "
+    text = f"{mean:+z.2f} points {interval(mean - half, mean + half)}, {many(seeds, 'seed')}: "
     text += word or _why(seeds)
     return found | {"seeds": seeds, "verdict": word, "text": text if seeds else "no record yet"}
 

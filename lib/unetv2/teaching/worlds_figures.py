@@ -13,6 +13,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from ..common.words import many
 from ..data import synthetic
 from ..evaluation.stats import SEEDS_FOR_A_VERDICT
 from . import plots
@@ -92,7 +93,7 @@ def _cell(ax: Axes, x: int, y: int, row: pd.Series, norm, arms: int) -> None:
         hatch = "////" if unsure else "oo" if few else None
         text, colour = f"{row.mean_difference:+z.1f}\n", "black"
         half = (row.ci_high - row.ci_low) / 2  # the intervals are symmetric
-        text += f"{row.seeds} seed" + "s" * (row.seeds > 1) if few else f"± {half:.1f}"
+        text += many(row.seeds, "seed") if few else f"± {half:.1f}"
     ax.add_patch(mpl.patches.Rectangle((x - 0.5, y - 0.5), 1, 1, **looks))
     if hatch:
         lines = {"fill": False, "hatch": hatch, "edgecolor": "#aaaaaa", "linewidth": 0}
