@@ -74,7 +74,9 @@ class Difference:
 
 @dataclass(frozen=True)
 class Claim:
-    """What may be said: `verdict` is "better", "worse" or "" (none); `text` says why."""
+    """What may be said: `verdict` is "better", "worse" (or what words were given for these) or ""
+    (none); `text` says why.
+    """
 
     verdict: str
     text: str
@@ -136,7 +138,12 @@ def crossed(
     )
 
 
-def claim(first: Difference, second: Difference, second_name: str = "the second metric") -> Claim:
+def claim(
+    first: Difference,
+    second: Difference,
+    second_name: str = "the second metric",
+    words: tuple[str, str] = ("better", "worse"),
+) -> Claim:
     """The one rule for a verdict.
 
     "Better" or "worse" takes five seeds or more, an interval without 0 after the correction, and a
@@ -146,8 +153,9 @@ def claim(first: Difference, second: Difference, second_name: str = "the second 
         first: `crossed` of the metric that was chosen beforehand, with the number of comparisons:
             boundary F in the ablation, Dice elsewhere.
         second: of the other metric. Uncorrected is the stricter choice, for it can only object.
+        words: the verdict on a difference above and below 0.
     """
-    word = {1: "better", -1: "worse", 0: ""}[first.side]
+    word = {1: words[0], -1: words[1], 0: ""}[first.side]
     if first.seeds < SEEDS_FOR_A_VERDICT:
         verdict, says = "", f"no verdict from fewer than {SEEDS_FOR_A_VERDICT} seeds"
     elif first.groups == 1:

@@ -105,11 +105,7 @@ def compare(
     metric, second = found.params.metric, other(found.params.metric)
     rows = []
     for name, weights in questions.items():
-        row = _row(found, weights, metric, second, comparisons or len(questions), images)
-        if row["verdict"]:
-            word = words[row["verdict"] == "worse"]
-            text = row["text"].removesuffix(row["verdict"]) + word
-            row |= {"verdict": word, "text": text}
+        row = _row(found, weights, metric, second, comparisons or len(questions), images, words)
         model = name.model if isinstance(name, Cell) else str(name)
         rows.append({"question": str(name), "model": model, **row})
     return pd.DataFrame(rows).set_index("question")
@@ -120,7 +116,9 @@ def other(metric: str) -> str:
     return "dice" if metric == "boundary_f" else "boundary_f"
 
 
-def _row(found: Landed, weights: Weights, metric, second, comparisons, images) -> dict[str, Any]:
+def _row(
+    found: Landed, weights: Weights, metric, second, comparisons, images, words
+) -> dict[str, Any]:
     seeds = common(found, weights)
     if not seeds:
         return _nothing(found, weights)
@@ -128,7 +126,7 @@ def _row(found: Landed, weights: Weights, metric, second, comparisons, images) -
         stats.crossed(*_sides(found, weights, score, seeds, images), comparisons=number)
         for score, number in ((metric, comparisons), (second, 1))
     )
-    claim = stats.claim(one, objection, stats.NAMES[second])
+    claim = stats.claim(one, objection, stats.NAMES[second], words)
     by_seed = {"second_by_seed": [100 * gain for gain in objection.by_seed]}
     return stats.columns(one, objection, claim) | by_seed
 

@@ -236,11 +236,9 @@ def _over_seeds(
     if len(first) == 1:
         text = f"{first.iloc[0]:+z.2f} points, 1 seed: no verdict from fewer than {MANY} seeds"
         return stats.columns(found, objection, stats.Claim("", text))
-    claim = stats.claim(found, objection)
-    word = {"better": words[0], "worse": words[1], "": ""}[claim.verdict]
-    text = claim.text.removesuffix(claim.verdict) + word if word else claim.text
-    text = text.replace(f"{images} groups", f"the same {images} images")
-    return stats.columns(found, objection, stats.Claim(word, text))
+    claim = stats.claim(found, objection, words=words)
+    text = claim.text.replace(f"{images} groups", f"the same {images} images")
+    return stats.columns(found, objection, stats.Claim(claim.verdict, text))
 
 
 def _interval(values: pd.Series, images: int, comparisons: int) -> stats.Difference:
