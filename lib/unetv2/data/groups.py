@@ -16,18 +16,13 @@ Item = TypeVar("Item")
 
 def connect(n: int, edges: Iterable[tuple[int, int]]) -> list[int]:
     """The connected components of `n` nodes: for each node the smallest member of its component."""
-    root = list(range(n))
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
 
-    def find(i):
-        while root[i] != i:
-            root[i] = root[root[i]]
-            i = root[i]
-        return i
-
-    for i, j in edges:
-        low, high = sorted((find(i), find(j)))
-        root[high] = low
-    return [find(i) for i in range(n)]
+    starts, ends = np.array([*edges], int).reshape(-1, 2).T
+    graph = coo_array((np.ones(len(starts)), (starts, ends)), (n, n))
+    _, labels = connected_components(graph, directed=False)
+    return np.unique(labels, return_index=True)[1][labels].tolist()
 
 
 def draw(

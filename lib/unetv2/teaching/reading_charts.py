@@ -156,8 +156,9 @@ def chosen(table: pd.DataFrame) -> Figure:
     colours = palette(table.model)
     for ax, name in zip(axes.flat, names, strict=False):
         runs = table[table.series == name]
-        order = [model for model in colours if model in set(runs.model)]
-        runs = runs.sort_values(["model", "seed"], key=lambda c: c.map(_place(order)))
+        runs = runs.assign(place=pd.Categorical(runs.model, list(colours))).sort_values(
+            ["place", "seed"]
+        )
         places, shades = np.arange(len(runs)), runs.model.map(colours)
         ax.hlines(places, runs[[*RULES]].min(axis=1), runs.test, colors=shades, linewidth=1)
         ax.scatter(runs["last"], places, marker="|", c=shades, s=60)
@@ -181,11 +182,6 @@ def chosen(table: pd.DataFrame) -> Figure:
     ]
     fig.legend(handles=marks, loc="outside lower center", ncols=2 if len(colours) > 3 else 3)
     return fig
-
-
-def _place(order: list[str]):
-    """For sorting: models by `order`, anything else as it is."""
-    return lambda value: order.index(value) if value in order else value
 
 
 def scene(names: list[str], sharp: list[tuple], soft: list[tuple]) -> Figure:

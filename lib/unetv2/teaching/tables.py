@@ -77,12 +77,9 @@ def results(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     table = record.summary(records)
     scores = [name for name in (*NAMES, "mae") if name in table]
     table[[name for name in scores if name != "mae"]] *= 100
-    table = table.sort_values([*PLACE, "protocol"], kind="stable", key=_as_met)
-    return table.groupby([*PLACE, "protocol", "model"], sort=False)[scores].agg(["mean", "std"])
-
-
-def _as_met(column: pd.Series) -> pd.Series:
-    return column.map({value: i for i, value in enumerate(dict.fromkeys(column))})
+    by = [*PLACE, "protocol"]  # each in the order met
+    table = table.sort_values(by, kind="stable", key=lambda column: pd.factorize(column)[0])
+    return table.groupby([*by, "model"], sort=False)[scores].agg(["mean", "std"])
 
 
 def readable(table: pd.DataFrame) -> pd.DataFrame:
