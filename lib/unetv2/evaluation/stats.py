@@ -196,7 +196,6 @@ def compare(
     second: str = "boundary_f",
     *,
     comparisons: int | None = None,
-    level: float = 0.95,
 ) -> pd.DataFrame:
     """Each listed model against the reference, on each dataset and test of the frame.
 
@@ -242,7 +241,6 @@ def compare(
                     arms[reference][name],
                     arms[reference]["group"],
                     comparisons=number,
-                    level=level,
                 )
                 for name, number in ((metric, comparisons or count), (second, 1))
             )

@@ -46,9 +46,9 @@ def _colours(models: Iterable[str]) -> dict[str, str]:
     return {model: colours[model] for model in models}
 
 
-def drawings(models: Sequence[str], encoder: str = "tu-test_resnet") -> Figure:
+def drawings(models: Sequence[str]) -> Figure:
     """The arms as they are wired, see `diagrams.of`; links are read off the networks."""
-    designs = [diagrams.of(networks.create_model(m, encoder), label(m)) for m in models]
+    designs = [diagrams.of(networks.create_model(m, "tu-test_resnet"), label(m)) for m in models]
     return diagrams.draw(designs, columns=4, height=1.75)
 
 

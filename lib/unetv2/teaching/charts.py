@@ -56,13 +56,13 @@ def seeds(scores: pd.DataFrame, values: Mapping[str, str]) -> Figure:
 
 
 @mpl.rc_context(STYLE)
-def waterfall(scores: pd.DataFrame, reference: str, metric: str = "dice") -> Figure:
-    """The difference of each image to the reference, sorted, a line for each other model.
+def waterfall(scores: pd.DataFrame, reference: str) -> Figure:
+    """The difference in Dice of each image to the reference, sorted, a line for each other model.
 
     Args:
         scores: `record.frame`'s columns, of one test; an image's score is its mean over seeds.
     """
-    wide = 100 * scores.groupby(["id", "model"], sort=False)[metric].mean().unstack("model")
+    wide = 100 * scores.groupby(["id", "model"], sort=False).dice.mean().unstack("model")
     fig, axes = _panels(1, 1, 2.8)
     ax = axes[0, 0]
     for model, colour in palette([reference, *wide]).items():

@@ -148,19 +148,18 @@ def steps(
     xlabel: str | Sequence[str] = "step",
     logarithmic: Sequence[str] = (),
     smooth: int = 1,
-    columns: int = 2,
 ) -> Figure:
-    """Lines over steps: panels by title, in each a line for each model, by its name.
+    """Lines over steps: panels by title, two in a row, in each a line for each model, by its name.
 
     Args:
         xlabel: one for all panels, which then share it, or one for each.
         logarithmic: titles of panels with a logarithmic axis.
         smooth: mean of so many steps.
     """
-    rows = -(-len(panels) // columns)
+    rows = -(-len(panels) // 2)
     size = (WIDTH, 2.5 * rows + 0.6)
     same = isinstance(xlabel, str)
-    fig, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, sharex=same)
+    fig, axes = plt.subplots(rows, 2, figsize=size, squeeze=False, sharex=same)
     plt.close(fig)
     names = list(dict.fromkeys(name for lines in panels.values() for name in lines))
     colours = palette(names)
@@ -176,7 +175,7 @@ def steps(
             ax.set_ylim(0, None)
     for ax in axes.flat[len(panels) :]:
         ax.axis("off")
-    for ax, text in zip(axes[-1], [xlabel] * columns if same else xlabel, strict=True):
+    for ax, text in zip(axes[-1], [xlabel] * 2 if same else xlabel, strict=True):
         ax.set_xlabel(text)
     lines = [mpl.lines.Line2D([], [], color=colours[n], linewidth=2, label=label(n)) for n in names]
     fig.legend(handles=lines, loc="outside lower center", ncols=2 if len(names) == 4 else 3)
@@ -184,7 +183,7 @@ def steps(
 
 
 @mpl.rc_context(STYLE)
-def tails(samples: Mapping[int, Tensor], reach: float = 12) -> Figure:
+def tails(samples: Mapping[int, Tensor]) -> Figure:
     """Histograms of products of M factors, each over its own deviation, beside a bell curve.
 
     Args:
@@ -192,7 +191,7 @@ def tails(samples: Mapping[int, Tensor], reach: float = 12) -> Figure:
     """
     fig, ax = plt.subplots(figsize=(WIDTH, 3.2))
     plt.close(fig)
-    edges = np.linspace(-reach, reach, 121)
+    edges = np.linspace(-12, 12, 121)
     middle = (edges[1:] + edges[:-1]) / 2
     bell = np.exp(-(middle**2) / 2) / np.sqrt(2 * np.pi)
     ax.plot(middle, bell, color="black", linestyle=":", label="bell curve")

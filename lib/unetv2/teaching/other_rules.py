@@ -245,13 +245,11 @@ def gains(table: pd.DataFrame, reference: str) -> pd.DataFrame:
 # A scene to see it on -----------------------------------------------------------------------------
 
 
-def one_disc(
-    radius: float, off: float, soft: float, side: int = 96
-) -> tuple[np.ndarray, np.ndarray]:
+def one_disc(radius: float, off: float, soft: float) -> tuple[np.ndarray, np.ndarray]:
     """A disc in the middle of an image, and a prediction of it that stands `off` pixels aside.
 
     Returns:
-        truth (side, side) bool, and the probabilities p (side, side), which fall from 1 to 0 within
+        truth (96, 96) bool, and the probabilities p (96, 96), which fall from 1 to 0 within
         some `soft` pixels of the edge. p >= 0.5 is the same mask for every `soft`.
 
     Raises:
@@ -259,7 +257,7 @@ def one_disc(
     """
     if soft <= 0:
         raise ValueError(f"soft is {soft}; it is a width in pixels, above 0")
-    y, x = np.mgrid[:side, :side] - (side - 1) / 2
+    y, x = np.mgrid[:96, :96] - 95 / 2
     inside = radius - np.hypot(x - off, y)
     return np.hypot(x, y) <= radius, 1 / (1 + np.exp(-inside / soft))
 

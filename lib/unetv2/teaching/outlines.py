@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["along_the_border", "contours", "doubt", "look", "window"]
 
 TRUTH = {"colors": "white", "linewidths": 1.2, "linestyles": "dashed"}  # on black
+SHARE = 0.3  # of an image, what is magnified
 MAPS = Mapping[str, np.ndarray]  # of each model, the probability of "object", (H, W)
 
 
@@ -48,18 +49,19 @@ def look(
     return images, truths, maps
 
 
-def window(masks: Sequence[np.ndarray], share: float = 0.3) -> tuple[slice, slice]:
+def window(masks: Sequence[np.ndarray]) -> tuple[slice, slice]:
     """The square (rows, columns) in which the masks (H, W) differ in most pixels.
+
+    Its side is `SHARE` of the image's shorter one.
 
     Args:
         masks: two or more, of bool.
-        share: the square's side, of the image's shorter one.
     """
     stack = np.stack(masks)
     differ = stack.any(0) & ~stack.all(0)
     if not differ.any():  # then the middle of what all call object, or of the image
         differ = stack[0] if stack[0].any() else np.ones_like(stack[0])
-    side = max(4, round(share * min(differ.shape)))
+    side = max(4, round(SHARE * min(differ.shape)))
     total = cv2.integral(differ.astype(np.uint8))
     inside = total[side:, side:] - total[:-side, side:] - total[side:, :-side]
     inside = inside + total[:-side, :-side]

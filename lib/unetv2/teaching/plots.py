@@ -261,7 +261,6 @@ def curves(logs: pd.DataFrame, values: dict[str, str], facet: str = "dataset") -
 def intervals(
     table: pd.DataFrame,
     unit: str,
-    zero: bool = True,
     value="mean_difference",
     low="ci_low",
     high="ci_high",
@@ -270,7 +269,6 @@ def intervals(
 
     Args:
         unit: label of the axis.
-        zero: draw the line of no difference, and say what lies on either side of it.
     """
     colours = palette(table["model"])
     fig, ax = plt.subplots(figsize=(WIDTH, 1.1 + 0.34 * len(table)))
@@ -279,13 +277,12 @@ def intervals(
     ax.hlines(places, table[low], table[high], colors=table["model"].map(colours), linewidth=2)
     # a tick hides no interval
     ax.plot(table[value], places, "|", color="black", markersize=10, markeredgewidth=1.5)
-    if zero:
-        ax.axvline(0, color="black", linewidth=1)
-        # one group alone has no interval: its ends are not numbers
-        reach = 1.1 * max(table[[value, low, high]].abs().max().max(), 1e-6)
-        ax.set(xlim=(-reach, reach))
-        ax.set_title("← worse than the reference", loc="left")
-        ax.set_title("better than the reference →", loc="right")
+    ax.axvline(0, color="black", linewidth=1)
+    # one group alone has no interval: its ends are not numbers
+    reach = 1.1 * max(table[[value, low, high]].abs().max().max(), 1e-6)
+    ax.set(xlim=(-reach, reach))
+    ax.set_title("← worse than the reference", loc="left")
+    ax.set_title("better than the reference →", loc="right")
     names = [" · ".join(map(label, n)) if isinstance(n, tuple) else label(n) for n in table.index]
     ax.set(ylim=(len(table) - 0.5, -0.5), xlabel=unit)
     ax.set_yticks(places, names)

@@ -197,19 +197,19 @@ def spoilt_by_series(parts: Mapping[str, Records]) -> pd.DataFrame:
     return _by_series(rows)
 
 
-def scatter(table: pd.DataFrame, models: Sequence[str], step: int = 3) -> str:
-    """How far trainings of one net lie apart, clean and at a step of each corruption: Markdown."""
+def scatter(table: pd.DataFrame, models: Sequence[str]) -> str:
+    """How far trainings of one net lie apart, clean and at step 3 of each corruption: Markdown."""
     of = table[table.model.isin(models)].groupby(["kind", "step", "model"], sort=False).dice
     apart = (of.max() - of.min()).reset_index()
     text = "**What this run showed.**"
     if not apart.dice.gt(0).any():
         return f"{text} Nothing yet: no net has two trainings with spoilt images."
     clean = apart[apart.step == 0].dice.max()
-    rows = apart[apart.step == step]
+    rows = apart[apart.step == 3]
     rows = rows.loc[rows.groupby("kind", sort=False).dice.idxmax()]
     each = [f"{row.dice:.1f} under {row.kind} ({short(row.model)})" for row in rows.itertuples()]
-    text += f" Trainings of one net lie up to {clean:.1f} points apart on clean images; at step"
-    return f"{text} {step} they lie up to {', '.join(each)} apart."
+    text += f" Trainings of one net lie up to {clean:.1f} points apart on clean images; at step 3"
+    return f"{text} they lie up to {', '.join(each)} apart."
 
 
 def _kinds(table: pd.DataFrame) -> tuple[list[str], list[int]]:

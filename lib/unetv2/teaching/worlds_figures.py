@@ -25,10 +25,10 @@ __all__ = ["gallery", "heat", "knobs", "under"]
 MAP = mpl.colormaps["PuOr"]  # brown: the reference is above; violet: it is below
 
 
-def gallery(steps: Sequence[float], size: int = 128, seed: int = 3) -> Figure:
+def gallery(steps: Sequence[float]) -> Figure:
     """A generated lesion with each knob at each step, all else default: the same scene."""
     shown = [(knob, step) for step in steps for knob in KNOBS]
-    images = [synthetic.make("lesion", 1, size, seed, **{k: step})[0][0] for k, step in shown]
+    images = [synthetic.make("lesion", 1, 128, 3, **{k: step})[0][0] for k, step in shown]
     titles = [f"{knob} = {step:g}" for knob, step in shown]
     fig = plots.contact_sheet(images, titles=titles, columns=len(KNOBS))
     fig.set_dpi(75)  # photographs are large files
