@@ -28,6 +28,8 @@ from .readers import SYNTHETIC, find
 
 __all__ = ["SegData", "Split", "cache_folder", "fingerprint", "load", "load_tests"]
 
+VAL_FRACTION = 0.1  # of a training part that comes without a validation part
+SEED = 0  # of every draw here; not that of a training, so that all trainings share one split
 READING = of_code("images", "rle")  # what decoded the arrays
 
 
@@ -122,11 +124,12 @@ def load(
     share: float = 1.0,
     drop_duplicates: bool = False,
     cache_dir: str | Path | None = None,
-    val_fraction: float = 0.1,
-    split_seed: int = 0,
     check: bool = True,
 ) -> SegData:
     """Dataset `name` at `image_size` x `image_size` pixels (aspect squashed, as the papers do).
+
+    `VAL_FRACTION` of the training part becomes the validation part, in whole groups; the synthetic
+    sets and folders with a val part have their own.
 
     A set that the registry marks with `tiles` (ISBI 2012: thirty images of 512 x 512) is cut into
     tiles of that size instead, evenly spaced and overlapping as little as it takes to cover the
@@ -137,15 +140,12 @@ def load(
             `synthetic.Knobs`.
         data_dir: folder that holds the datasets; else the environment's DATA_DIR, else the
             repository's `data`.
-        limit: at most so many images in each part, drawn at random with `split_seed`.
+        limit: at most so many images in each part, drawn at random.
         share: of the training part, in whole groups; smaller shares are subsets of larger ones.
         drop_duplicates: leave out of the training part (and of a validation part that the set came
             with) what is in a later part too, pixel by pixel, in place of an error.
         cache_dir: folder of the decoded arrays; else the environment's UNETV2_CACHE, else the
             user's cache folder.
-        val_fraction, split_seed: the share of the training part that becomes the validation part,
-            in whole groups, and the seed of that draw. The synthetic sets and folders with a val
-            part have their own.
         check: raise on errors of the data check (its result is cached).
 
     Raises:
@@ -155,11 +155,9 @@ def load(
     """
     cache = Path(cache_dir) if cache_dir else cache_folder()
     if name.partition(":")[0] in SYNTHETIC:
-        return _synthetic(name, image_size, cache, limit, share, split_seed)
+        return _synthetic(name, image_size, cache, limit, share)
     source = find(name, data_dir)
-    source = _parts(
-        source, image_size, cache, limit, share, drop_duplicates, val_fraction, split_seed, check
-    )
+    source = _parts(source, image_size, cache, limit, share, drop_duplicates, check)
     part = partial(_decoded, source, size=image_size, stem=cache / file_name(name))
     tests = {key: part(pairs) for key, pairs in source.tests.items()}
     data = _fingerprint(source, cache)
@@ -175,8 +173,6 @@ def fingerprint(
     share: float = 1.0,
     drop_duplicates: bool = False,
     cache_dir: str | Path | None = None,
-    val_fraction: float = 0.1,
-    split_seed: int = 0,
 ) -> str:
     """16 hex digits of what `load` would give with these arguments: `SegData.fingerprint`, without
     decoding again.
@@ -190,11 +186,9 @@ def fingerprint(
     """
     cache = Path(cache_dir) if cache_dir else cache_folder()
     if name.partition(":")[0] in SYNTHETIC:
-        return _drawn(name, limit, share, split_seed)[1]
+        return _drawn(name, limit, share)[1]
     source = find(name, data_dir)
-    source = _parts(
-        source, image_size, cache, limit, share, drop_duplicates, val_fraction, split_seed, False
-    )
+    source = _parts(source, image_size, cache, limit, share, drop_duplicates, check=False)
     return _fingerprint(source, cache)
 
 
@@ -222,7 +216,7 @@ def load_tests(
     """
     cache = cache_folder()
     if name.partition(":")[0] in SYNTHETIC:
-        tests = _synthetic(name, image_size, cache, None, 1.0, 0).tests
+        tests = _synthetic(name, image_size, cache).tests
     else:
         source = find(name, data_dir, tests_only=True)
         source = _parts(source, image_size, cache, check=check)
@@ -246,17 +240,7 @@ def _pixels(image: np.ndarray) -> bytes:
     return hashlib.sha256(np.ascontiguousarray(image).data).digest()
 
 
-def _parts(
-    source,
-    size,
-    cache,
-    limit=None,
-    share=1.0,
-    drop_duplicates=False,
-    val_fraction=0.1,
-    split_seed=0,
-    check=True,
-) -> Source:
+def _parts(source, size, cache, limit=None, share=1.0, drop_duplicates=False, check=True) -> Source:
     """The source with its parts as they are used: grouped, drawn, without copies, shared, cut into
     tiles, limited.
     """
@@ -269,14 +253,14 @@ def _parts(
         for part in (source.train, source.val or [])
     )
     if source.val is None and not source.tests_only:
-        train, val = draw(train, _group, val_fraction, split_seed)
+        train, val = draw(train, _group, VAL_FRACTION, SEED)
     if share < 1:
-        train = prefix(train, _group, share, split_seed)
+        train = prefix(train, _group, share, SEED)
 
     def part(pairs):
         if source.tiles:
             pairs = [pair for whole in pairs for pair in _tiles(whole, size)]
-        chosen = _limited(len(pairs), limit, split_seed)
+        chosen = _limited(len(pairs), limit)
         return [pairs[i] for i in chosen]
 
     tests = {key: part(pairs) for key, pairs in source.tests.items()}
@@ -287,11 +271,11 @@ def _group(pair: Pair) -> str:
     return pair.group
 
 
-def _limited(n: int, limit: int | None, seed: int) -> list[int]:
+def _limited(n: int, limit: int | None) -> list[int]:
     """Which of `n` images are used: all, or `limit` of them, drawn at random, in order."""
     if not limit or limit >= n:
         return list(range(n))
-    return sorted(np.random.default_rng(seed).permutation(n)[:limit].tolist())
+    return sorted(np.random.default_rng(SEED).permutation(n)[:limit].tolist())
 
 
 def _fingerprint(source: Source, cache: Path) -> str:
@@ -381,9 +365,7 @@ def _opened(path: Path) -> tuple[np.ndarray, np.ndarray]:
     )
 
 
-def _drawn(
-    name: str, limit: int | None, share: float, seed: int
-) -> tuple[dict[str, list[int]], str]:
+def _drawn(name: str, limit: int | None, share: float) -> tuple[dict[str, list[int]], str]:
     """Which pictures of the generator's stream are in each part of a synthetic set, and its
     fingerprint.
     """
@@ -391,7 +373,7 @@ def _drawn(
     for part, count in synthetic.COUNTS.items():
         numbers = list(range(start, start + count))
         if part == "train" and share < 1:
-            numbers = prefix(numbers, str, share, seed)
+            numbers = prefix(numbers, str, share, SEED)
         parts[part] = numbers[: limit or count]
         start += count
     content = name, parts, Path(synthetic.__file__).read_text(encoding="utf-8")
@@ -399,7 +381,7 @@ def _drawn(
 
 
 def _synthetic(
-    name: str, size: int, cache: Path, limit: int | None, share: float, seed: int
+    name: str, size: int, cache: Path, limit: int | None = None, share: float = 1.0
 ) -> SegData:
     kind, _, text = name.partition(":")
     try:
@@ -411,7 +393,7 @@ def _synthetic(
         raise ValueError(
             f"dataset {name!r}: write the knobs as {kind}:contrast=0.8,hair=0"
         ) from None
-    (drawn, data), parts, start = _drawn(name, limit, share, seed), {}, 0
+    (drawn, data), parts, start = _drawn(name, limit, share), {}, 0
     for part, numbers in drawn.items():
 
         def rows(numbers=numbers):
