@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 
-import cv2
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
@@ -14,7 +13,7 @@ from . import diagrams
 from .cells import ARMS
 from .designs import Design, Link, Mark
 from .landed import Landed
-from .plots import STYLE, WIDTH, grid, label, palette
+from .plots import STYLE, WIDTH, contact_sheet, label, palette
 
 __all__ = ["drawn_tree", "frame", "heat", "reversed_maps", "tree"]
 
@@ -107,22 +106,14 @@ def heat(values: np.ndarray) -> np.ndarray:
     return (255 * mpl.colormaps["viridis"](np.clip(values, 0, 1))[..., :3]).astype(np.uint8)
 
 
-def reversed_maps(
-    image: np.ndarray, truth: np.ndarray, maps: Mapping[str, np.ndarray], columns: int = 3
-) -> Figure:
+def reversed_maps(image: np.ndarray, truth: np.ndarray, maps: Mapping[str, np.ndarray]) -> Figure:
     """The image with the outline of the truth, and maps of fractions, in reading order.
 
     Shapes:
         image (H, W, 3) uint8, truth (H, W), maps (H, W) in [0, 1].
     """
-    lines, _ = cv2.findContours(truth.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    outlined = cv2.drawContours(image.copy(), lines, -1, (255, 255, 0), 1)
-    pictures = [outlined, *(heat(values) for values in maps.values())]
-    names = ["image and truth", *maps]
-    lines, below = (
-        [part[i : i + columns] for i in range(0, len(part), columns)] for part in (pictures, names)
-    )
-    return grid(lines, captions=below, width=0.8 * WIDTH)
+    pictures, names = [image, *map(heat, maps.values())], ["image and truth", *maps]
+    return contact_sheet(pictures, [truth], names, columns=3, width=0.8 * WIDTH)
 
 
 # The frame ----------------------------------------------------------------------------------------

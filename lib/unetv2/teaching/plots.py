@@ -211,6 +211,7 @@ def contact_sheet(
     masks: Sequence[np.ndarray] = (),
     titles: Sequence[str] = (),
     columns: int = 8,
+    width: float = WIDTH,
 ) -> Figure:
     """Small pictures in reading order, each with a line of title.
 
@@ -218,7 +219,7 @@ def contact_sheet(
     """
     lines = [list(images[i : i + columns]) for i in range(0, len(images), columns)]
     labels = [list(titles[i : i + columns]) for i in range(0, len(titles), columns)]
-    fig = grid(lines, captions=labels)
+    fig = grid(lines, captions=labels, width=width)
     for ax, mask in zip(fig.axes, masks, strict=False):  # in reading order, as the images
         if 0 < np.count_nonzero(mask) < np.size(mask):
             for colour, line in (("black", 2.4), ("#F0E442", 1.2)):
