@@ -166,7 +166,8 @@ def _thin(net: ThinUnet, title: str) -> Design:
     if dense:
         ends = _nodes_of_unetpp(design, skip.graph, len(skip.out_channels), finest)
     else:
-        ends = _nodes_of_levels(design, skip, _widths(net.encoder)[-levels:][finest:], finest)
+        widths = _widths(net.encoder)[-levels:][finest:]
+        ends = _nodes_of_levels(design, skip, widths, range(finest, levels))
     for i in range(levels):
         if i in ends:
             design.links.append(Link(ends[i], ("y", i, 0), "skip"))
@@ -193,17 +194,20 @@ def _nodes_of_unetpp(design: Design, nodes: Graph, count: int, finest: int) -> d
 
 
 def _nodes_of_levels(
-    design: Design, skip: nn.Module, widths: Sequence[int], finest: int, x: float = 2.6
+    design: Design, skip: nn.Module, widths: Sequence[int], levels: Sequence[int], x: float = 2.6
 ) -> dict[int, Node]:
-    """Draw a node for each level that others reach; the node that the decoder takes."""
+    """Draw a node for each level that others reach; the node of each that the decoder takes.
+
+    `levels`: those of the encoder that the skip takes, of these `widths`.
+    """
     ends, sign = {}, SIGNS.get(getattr(skip, "combine", None), "s")
-    for i, sources in enumerate(_reach(skip, widths)):
-        ends[i + finest] = ("f", i + finest, 0)
+    for i, found in zip(levels, _reach(skip, widths), strict=True):
+        sources = [levels[j] for j in found]
+        ends[i] = ("f", i, 0)
         if sources != [i]:
-            ends[i + finest] = ("x", i + finest, 1)
-            design.nodes[ends[i + finest]] = Mark(x, i + finest, sign, "skip")
-            links = (Link(("f", j + finest, 0), ends[i + finest], "skip") for j in sources)
-            design.links += links
+            ends[i] = ("x", i, 1)
+            design.nodes[ends[i]] = Mark(x, i, sign, "skip")
+            design.links += [Link(("f", j, 0), ends[i], "skip") for j in sources]
     return ends
 
 
@@ -225,14 +229,7 @@ def _seam(net: SegmentationModel, title: str) -> Design:
     ends = {i: ("f", i, 0) for i in range(levels)}
     if wrapped:
         taken = net.encoder.taken
-        found = _reach(net.encoder.skip, [widths[i] for i in taken])
-        sign = SIGNS.get(getattr(net.encoder.skip, "combine", None), "s")
-        for i, sources in zip(taken, found, strict=True):
-            if [taken[j] for j in sources] != [i]:
-                ends[i] = ("x", i, 1)
-                design.nodes[ends[i]] = Mark(3, i, sign, "skip")
-                links = (Link(("f", taken[j], 0), ends[i], "skip") for j in sources)
-                design.links += links
+        ends |= _nodes_of_levels(design, net.encoder.skip, [widths[i] for i in taken], taken, 3)
     label = PYRAMID.get(whole.lower(), whole)
     design.nodes["y", 0, 0] = Mark(5, (levels - 1) / 2, label, "whole")
     for i in _read_by(net):
