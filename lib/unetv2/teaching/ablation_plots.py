@@ -9,7 +9,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 
 import matplotlib as mpl
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -21,7 +20,7 @@ from . import diagrams
 from .cells import ARMS, CORNERS, Cell
 from .contrasts import other
 from .landed import Landed
-from .plots import STYLE, WIDTH, label, nothing, palette
+from .plots import STYLE, blank, label, nothing, palette
 
 __all__ = ["corners", "drawings", "gains", "over"]
 
@@ -30,13 +29,6 @@ COLUMNS = {  # of `ablation.compare`: a metric's place among them
     "first": ("mean_difference", "ci_low", "ci_high", "by_seed"),
     "second": ("second_difference", "second_low", "second_high", "second_by_seed"),
 }
-
-
-def _panels(rows: int, columns: int, height: float, **options):
-    size = (WIDTH, height * rows + 0.4)
-    fig, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, **options)
-    plt.close(fig)  # pyplot forgets it; the caller holds it
-    return fig, axes
 
 
 def _colours(models: Iterable[str]) -> dict[str, str]:
@@ -66,7 +58,7 @@ def gains(
     """
     if not compared.seeds.any():
         return nothing(f"No record yet: {title}")
-    fig, axes = _panels(1, 2, 0.5 + 0.3 * len(compared), sharey=True)
+    fig, axes = blank(0.9 + 0.3 * len(compared), 1, 2, sharey=True)
     colours = _colours(m for m in compared.model if label(m) != m)
     for ax, part, score in zip(axes[0], COLUMNS, (metric, other(metric)), strict=True):
         for place, (_, row) in enumerate(compared.iterrows()):
@@ -138,7 +130,7 @@ def over(
         return nothing(
             f"{axis}: {len(there)} of {len(places)} steps have records; a curve takes two"
         )
-    fig, axes = _panels(2, 2, 2.3, sharex=True)
+    fig, axes = blank(5, 2, 2, sharex=True)
     shifts = {model: 0.16 * (k - (len(steps) - 1) / 2) for k, model in enumerate(steps)}
     for line, part, score in zip(axes, COLUMNS, (metric, other(metric)), strict=True):
         for model, cells in steps.items():
@@ -188,7 +180,7 @@ def corners(found: Landed, epochs: int) -> Figure:
     whole = sum(all(found.seeds(cells[skip, *line]) for skip in (0, 1)) for line in lines)
     if whole < 2:
         return nothing(f"{whole} of {len(lines)} lines from copy to SDI have both ends yet")
-    fig, axes = _panels(1, 2, 2.6)
+    fig, axes = blank(3, 1, 2)
     for ax, score in zip(axes[0], (metric, other(metric)), strict=True):
         for decoder, supervision in lines:
             colour, dash = ("#666666", "#AA4499")[decoder], ("--", "-")[supervision]

@@ -7,22 +7,13 @@ from collections.abc import Mapping, Sequence
 from itertools import product
 
 import matplotlib as mpl
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from .plots import STYLE, WIDTH, label, palette
+from .plots import STYLE, blank, label, palette
 
 __all__ = ["company", "depths", "pruning", "ranked", "seeds", "sizes", "waterfall"]
-
-
-def _panels(rows: int, columns: int, height: float, **options):
-    fig, axes = plt.subplots(
-        rows, columns, figsize=(WIDTH, height * rows), squeeze=False, **options
-    )
-    plt.close(fig)  # pyplot forgets it; the caller holds it
-    return fig, axes
 
 
 @mpl.rc_context(STYLE)
@@ -38,7 +29,7 @@ def seeds(scores: pd.DataFrame, values: Mapping[str, str]) -> Figure:
     means = 100 * by_seed[list(values)].mean()
     places = list(dict.fromkeys(key[:2] for key in means.index))
     few = len(colours) * len(places) < 5  # else the names stand in a legend
-    fig, axes = _panels(len(values), len(places), 2.1, sharex="col")
+    fig, axes = blank(2.1 * len(values), len(values), len(places), sharex="col")
     for (i, value), (j, place) in product(enumerate(values), enumerate(places)):
         ax = axes[i, j]
         for x, (model, colour) in enumerate(colours.items()):
@@ -63,8 +54,7 @@ def waterfall(scores: pd.DataFrame, reference: str) -> Figure:
         scores: `record.frame`'s columns, of one test; an image's score is its mean over seeds.
     """
     wide = 100 * scores.groupby(["id", "model"], sort=False).dice.mean().unstack("model")
-    fig, axes = _panels(1, 1, 2.8)
-    ax = axes[0, 0]
+    fig, [[ax]] = blank(2.8)
     for model, colour in palette([reference, *wide]).items():
         if model != reference:
             gains = np.sort(wide[model] - wide[reference])
@@ -85,7 +75,7 @@ def depths(scores: pd.DataFrame, depth: Mapping[str, int]) -> Figure:
     colours = palette(depth)
     by_seed = 100 * scores.groupby(["dataset", "model", "seed"], sort=False).iou.mean()
     datasets = list(dict.fromkeys(scores.dataset))
-    fig, axes = _panels(1, len(datasets), 2.6)
+    fig, axes = blank(2.6, 1, len(datasets))
     for ax, dataset in zip(axes[0], datasets, strict=True):
         means = [by_seed[dataset, model].mean() for model in depth]
         ax.plot(list(depth.values()), means, color="#666666", linewidth=1)
@@ -107,7 +97,7 @@ def pruning(table: pd.DataFrame, datasets: Sequence[str]) -> Figure:
     """
     colour = palette(["tmi-unet++"])["tmi-unet++"]
     sizes = 25 + 375 * table["k parameters"] / table["k parameters"].max()
-    fig, axes = _panels(1, len(datasets), 3.0)
+    fig, axes = blank(3.0, 1, len(datasets))
     for ax, dataset in zip(axes[0], datasets, strict=True):
         points = table[f"IoU {dataset}"]
         ax.plot(table.time.iloc[1:], points.iloc[1:], color=colour, zorder=1)
@@ -139,7 +129,7 @@ def company(pairs: pd.DataFrame) -> Figure:
     looks = {"isolated": ("#666666", "o"), "embedded": (palette(["tmi-unet++"])["tmi-unet++"], "s")}
     by_seed = 100 * pairs.groupby(["dataset", "model", "depth", "seed"]).iou.mean()
     datasets = list(dict.fromkeys(pairs.dataset))
-    fig, axes = _panels(1, len(datasets), 2.6)
+    fig, axes = blank(2.6, 1, len(datasets))
     for ax, dataset in zip(axes[0], datasets, strict=True):
         for name, (colour, marker) in looks.items():
             dots = by_seed[dataset, name]
@@ -163,7 +153,7 @@ def sizes(images: pd.DataFrame, clear: Mapping[tuple[str, str], bool]) -> Figure
     """
     colours = palette(images.model)
     datasets = list(dict.fromkeys(images.dataset))
-    fig, axes = _panels(2, len(datasets), 1.9, sharex="col", height_ratios=[1, 2])
+    fig, axes = blank(3.8, 2, len(datasets), sharex="col", height_ratios=[1, 2])
     for (above, below), dataset in zip(axes.T, datasets, strict=True):
         here = images[images.dataset == dataset]
         groups = sorted(set(here.objects), key=lambda group: float(group[2:]))
@@ -200,8 +190,7 @@ def ranked(scores: pd.DataFrame, name: str) -> Figure:
     wide = scores.groupby(["id", "model"], sort=False).dice.mean().unstack("model")
     order = wide.mean(axis=1).sort_values(kind="stable")
     wide, size = wide.loc[order.index], 4 if len(order) < 200 else 2
-    fig, axes = _panels(1, 1, 2.8)
-    ax = axes[0, 0]
+    fig, [[ax]] = blank(2.8)
     for model, colour in palette(dict.fromkeys(scores.model)).items():
         ax.plot(wide[model].to_numpy(), ".", color=colour, markersize=size, label=label(model))
     ax.plot(order.to_numpy(), color="black", linewidth=1, label="mean of all")

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 
 import matplotlib as mpl
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
@@ -13,7 +12,7 @@ from . import diagrams
 from .cells import ARMS
 from .designs import Design, Link, Mark
 from .landed import Landed
-from .plots import STYLE, WIDTH, contact_sheet, label, palette
+from .plots import STYLE, WIDTH, blank, contact_sheet, label, palette
 
 __all__ = ["drawn_tree", "frame", "heat", "reversed_maps", "tree"]
 
@@ -125,8 +124,7 @@ def frame(found: Landed, price: pd.DataFrame, metric: str = "dice") -> Figure:
 
     Models without a record stand at the foot, hollow: what they cost is known.
     """
-    fig, axes = plt.subplots(1, 2, figsize=(WIDTH, 3.6), sharey=True)
-    plt.close(fig)
+    fig, [axes] = blank(3.6, 1, 2, sharey=True)
     first, *others = price.index
     every = palette([*ARMS, *others, first])  # as `ablation_plots.gains` has them
     colours = {model: every[model] for model in price.index}

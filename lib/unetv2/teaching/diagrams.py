@@ -11,14 +11,13 @@ import textwrap
 from collections.abc import Iterable, Mapping
 
 import matplotlib as mpl
-import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import FancyArrowPatch, Rectangle
 
 from .designs import ADDITIONS, Design, Link, Mark, additions, inside, of
-from .plots import STYLE, WIDTH
+from .plots import STYLE, blank
 
 __all__ = ["ADDITIONS", "PALE", "Design", "additions", "draw", "inside", "of"]
 
@@ -51,9 +50,7 @@ def draw(
     """
     designs = list(designs)
     rows = -(-len(designs) // columns)
-    size = (WIDTH, height * rows + 0.3 * bool(legend))
-    fig, axes = plt.subplots(rows, columns, figsize=size, squeeze=False)
-    plt.close(fig)  # pyplot forgets it; the caller holds it
+    fig, axes = blank(height * rows + 0.3 * bool(legend), rows, columns)
     for ax in axes.flat:
         ax.axis("off")
     for ax, design in zip(axes.flat, designs, strict=False):

@@ -10,7 +10,6 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
@@ -25,7 +24,7 @@ from ..evaluation.studies import skip_of, zero
 from ..inference.infer import enlarge, foreground, infer, normalisation
 from ..skips.sdi import SDI, resize
 from . import plots
-from .plots import COLOURS, STYLE, WIDTH, label, palette
+from .plots import COLOURS, STYLE, WIDTH, blank, label, palette
 
 if TYPE_CHECKING:
     from ..data import Split
@@ -172,8 +171,7 @@ def kept(panels: Mapping[str, pd.DataFrame]) -> Figure:
     Args:
         panels: title -> a row for each network, a column for each number of levels.
     """
-    fig, axes = plt.subplots(1, len(panels), figsize=(WIDTH, 3), sharey=True)
-    plt.close(fig)  # pyplot forgets it; the caller holds it
+    fig, [axes] = blank(3, 1, len(panels), sharey=True)
     colours = palette(next(iter(panels.values())).index)
     for ax, (title, table) in zip(axes, panels.items(), strict=True):
         for (name, values), mark in zip(table.iterrows(), "osD^vP*X", strict=False):
@@ -230,9 +228,7 @@ def spread(panels: Mapping[str, Tensor], trained: Tensor) -> Figure:
     """
     columns = min(2, len(panels))
     rows = -(-len(panels) // columns)
-    size = (WIDTH, 2.3 * rows + 0.9)
-    fig, axes = plt.subplots(rows, columns, figsize=size, sharex=True, sharey=True, squeeze=False)
-    plt.close(fig)
+    fig, axes = blank(2.3 * rows + 0.9, rows, columns, sharex=True, sharey=True)
     most = max(len(f) for f in panels.values())
     shades = mpl.colors.LinearSegmentedColormap.from_list("", ["#A6D8C8", COLOURS["sdi"], "black"])
     inks = shades(np.linspace(0, 0.85, most))
@@ -270,8 +266,7 @@ def curves(maps: Mapping[str, np.ndarray], truth: np.ndarray, at: float = 0.5) -
         truth: (H, W) bool.
         at: the threshold of the dots.
     """
-    fig, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 3.3))
-    plt.close(fig)
+    fig, [(left, right)] = blank(3.3, 1, 2)
     for model, colour in palette(maps).items():
         found = pd.DataFrame([scores(maps[model], truth, t) for t in THRESHOLDS])
         here = scores(maps[model], truth, at)

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 
 from ..common.words import many
 from ..data import Split, TorchSplit
-from .plots import COLOURS, OTHERS, STYLE, WIDTH, label, palette
+from .plots import COLOURS, OTHERS, STYLE, blank, label, palette
 
 __all__ = ["KINDS", "arriving", "dices", "heads", "links", "numbers", "showed", "steps"]
 __all__ += ["strength", "tails", "tensors", "train"]
@@ -111,8 +111,7 @@ def numbers(
         colours: of the largest value, one for all or one for each title.
         limit: the value of the full colour, for all; None: each table's own largest.
     """
-    fig, axes = plt.subplots(1, len(tables), figsize=(WIDTH, height), squeeze=False)
-    plt.close(fig)  # pyplot forgets it; the caller holds it
+    fig, axes = blank(height, 1, len(tables))
     for ax, (title, table) in zip(axes[0], tables.items(), strict=True):
         table = np.asarray(table)
         ink = colours if isinstance(colours, str) else colours[title]
@@ -132,8 +131,7 @@ def numbers(
 @mpl.rc_context(STYLE)
 def arriving(table: pd.DataFrame, ylabel: str, xlabel: str = "level") -> Figure:
     """A line for each column (a model's name) over the index, on a logarithmic axis."""
-    fig, ax = plt.subplots(figsize=(WIDTH, 3.2))
-    plt.close(fig)
+    fig, [[ax]] = blank(3.2)
     colours = palette(table.columns)
     for name, mark in zip(table, "osD^vP*X", strict=False):
         ax.semilogy(table.index, table[name], marker=mark, color=colours[name], label=label(name))
@@ -157,10 +155,8 @@ def steps(
         smooth: mean of so many steps.
     """
     rows = -(-len(panels) // 2)
-    size = (WIDTH, 2.5 * rows + 0.6)
     same = isinstance(xlabel, str)
-    fig, axes = plt.subplots(rows, 2, figsize=size, squeeze=False, sharex=same)
-    plt.close(fig)
+    fig, axes = blank(2.5 * rows + 0.6, rows, 2, sharex=same)
     names = list(dict.fromkeys(name for lines in panels.values() for name in lines))
     colours = palette(names)
     for ax, (title, lines) in zip(axes.flat, panels.items(), strict=False):
@@ -189,8 +185,7 @@ def tails(samples: Mapping[int, Tensor]) -> Figure:
     Args:
         samples: M -> values.
     """
-    fig, ax = plt.subplots(figsize=(WIDTH, 3.2))
-    plt.close(fig)
+    fig, [[ax]] = blank(3.2)
     edges = np.linspace(-12, 12, 121)
     middle = (edges[1:] + edges[:-1]) / 2
     bell = np.exp(-(middle**2) / 2) / np.sqrt(2 * np.pi)
@@ -212,8 +207,7 @@ def tails(samples: Mapping[int, Tensor]) -> Figure:
 @mpl.rc_context(STYLE)
 def heads(history: pd.DataFrame, ylabel: str) -> Figure:
     """A line for each head of a UNet++ over the epochs, the last column ("averaged") in black."""
-    fig, ax = plt.subplots(figsize=(6, 2.8))
-    plt.close(fig)
+    fig, [[ax]] = blank(2.8, width=6)
     shades = mpl.colors.LinearSegmentedColormap.from_list(
         "", ["#F6D9A0", COLOURS["nested"], "#7A4B00"]
     )
@@ -234,8 +228,7 @@ def links(changes: pd.DataFrame, groups: pd.DataFrame, ylabel: str) -> Figure:
         groups: a row per kind, two columns: the changes summed, and all links at once.
     """
     below = {"ha": "center", "va": "top", "rotation": 90, "fontsize": 7.5}
-    fig, (ax, right) = plt.subplots(1, 2, figsize=(WIDTH, 3), width_ratios=(4, 1.1))
-    plt.close(fig)
+    fig, [(ax, right)] = blank(3, 1, 2, width_ratios=(4, 1.1))
     place, low = 0, {"transform": ax.get_xaxis_transform()}
     for (i, j), group in changes.groupby("target"):
         at = np.arange(place, place + len(group))

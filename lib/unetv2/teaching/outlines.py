@@ -17,7 +17,7 @@ from torch import nn
 
 from ..data.images import read_image
 from ..inference.infer import enlarge, foreground, predict
-from .plots import STYLE, WIDTH, label, palette
+from .plots import STYLE, WIDTH, blank, label, palette
 
 if TYPE_CHECKING:
     from ..data import Split
@@ -113,10 +113,7 @@ def contours(
     """
     colours = palette(maps[0])
     lines = -(-len(images) // 2)
-    fig, axes = plt.subplots(
-        lines, 4, figsize=(WIDTH, (0.27 * WIDTH + 0.1) * lines + 0.4), squeeze=False
-    )
-    plt.close(fig)  # pyplot forgets it; the caller holds it
+    fig, axes = blank((0.27 * WIDTH + 0.1) * lines + 0.4, lines, 4)
     for ax in axes.flat:
         ax.set_axis_off()
     pairs = axes.reshape(-1, 2)

@@ -4,13 +4,12 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import matplotlib as mpl
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
 from ..evaluation import record
-from .plots import STYLE, WIDTH, label, palette
+from .plots import STYLE, blank, label, palette
 
 __all__ = ["changes", "gains"]
 
@@ -56,8 +55,7 @@ def changes(table: pd.DataFrame, here: Mapping[str, float], name: str) -> Figure
     """
     arms = list(table.groupby(["epochs", "model"], sort=False))
     colours, height = palette(table["model"]), 1.1 + 0.32 * (len(arms) + 1)
-    fig, axes = plt.subplots(1, 2, figsize=(WIDTH, height), sharey=True, sharex=True)
-    plt.close(fig)  # pyplot forgets it; the caller holds it
+    fig, [axes] = blank(height, 1, 2, sharey=True, sharex=True)
     for ax, (column, title) in zip(axes, TITLES.items(), strict=True):
         for place, ((_, model), rows) in enumerate(arms, 1):
             ax.plot(rows[column], [place] * len(rows), "o", color=colours[model], alpha=0.7)

@@ -20,8 +20,8 @@ from matplotlib.figure import Figure
 from .. import networks
 from ..common import files
 
-__all__ = ["COLOURS", "OTHERS", "REGIONS", "STYLE", "WIDTH", "contact_sheet", "curves", "grid"]
-__all__ += ["intervals", "label", "nothing", "overlay", "palette", "save"]
+__all__ = ["COLOURS", "OTHERS", "REGIONS", "STYLE", "WIDTH", "blank", "contact_sheet", "curves"]
+__all__ += ["grid", "intervals", "label", "nothing", "overlay", "palette", "save"]
 
 # By skip. The set of Okabe and Ito ("Color Universal Design", 2008) first, which colour-blind
 # readers can tell apart; then two of Tol's.
@@ -126,10 +126,23 @@ def label(name: str) -> str:
         return str(name)
 
 
+def blank(
+    height: float, rows: int = 1, columns: int = 1, width: float = WIDTH, **options
+) -> tuple[Figure, np.ndarray]:
+    """A figure of this size in inches, and its empty charts (rows, columns).
+
+    Args:
+        options: of `plt.subplots`.
+    """
+    options |= {"figsize": (width, height), "squeeze": False}
+    fig, axes = plt.subplots(rows, columns, **options)
+    plt.close(fig)  # pyplot forgets it; the caller holds it
+    return fig, axes
+
+
 def nothing(text: str) -> Figure:
     """What stands in place of a chart until there is something to draw: a line of text."""
-    fig, ax = plt.subplots(figsize=(WIDTH, 0.5))  # without axes a notebook shows no picture
-    plt.close(fig)
+    fig, [[ax]] = blank(0.5)  # without axes a notebook shows no picture
     ax.axis("off")
     ax.text(0.5, 0.5, text, color="#666666", ha="center", va="center")
     return fig
@@ -188,8 +201,7 @@ def grid(
     titles = [textwrap.fill(label(title), letters) for title in columns]
     lines = max((title.count("\n") for title in titles), default=0)
     height = width / m * n * (1.13 if captions else 1.03) + 0.3 + 0.15 * lines + 0.3 * legend
-    fig, axes = plt.subplots(n, m, figsize=(width, height), squeeze=False)
-    plt.close(fig)  # pyplot forgets it; the caller holds it
+    fig, axes = blank(height, n, m, width)
     for i, j in np.ndindex(n, m):
         there = j < len(pictures[i])
         caption = captions[i][j] if captions and there else ""
@@ -238,9 +250,7 @@ def curves(logs: pd.DataFrame, values: dict[str, str], facet: str = "dataset") -
     import seaborn
 
     facets = logs[facet].unique()
-    size = (WIDTH, 2.6 * len(facets))
-    fig, axes = plt.subplots(len(facets), len(values), figsize=size, squeeze=False, sharex="row")
-    plt.close(fig)
+    fig, axes = blank(2.6 * len(facets), len(facets), len(values), sharex="row")
     colours = {label(model): colour for model, colour in palette(logs["model"]).items()}
     logs = logs.assign(model=logs["model"].map(label))
     for i, name in enumerate(facets):
@@ -272,8 +282,7 @@ def intervals(
         unit: label of the axis.
     """
     colours = palette(table["model"])
-    fig, ax = plt.subplots(figsize=(WIDTH, 1.1 + 0.34 * len(table)))
-    plt.close(fig)
+    fig, [[ax]] = blank(1.1 + 0.34 * len(table))
     places = range(len(table))
     ax.hlines(places, table[low], table[high], colors=table["model"].map(colours), linewidth=2)
     # a tick hides no interval

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from ..evaluation import metrics
 from .other_rules import PROTOCOLS, RULES
-from .plots import STYLE, WIDTH, grid, label, nothing, overlay, palette
+from .plots import STYLE, blank, grid, label, nothing, overlay, palette
 from .reading import LEVEL
 
 __all__ = ["chosen", "gains", "matrix", "plane", "scene", "under_protocols"]
@@ -31,8 +31,7 @@ def plane(rows: pd.DataFrame) -> Figure:
     Args:
         rows: of `reading.possible`.
     """
-    fig, (ax, near) = plt.subplots(2, 1, figsize=(WIDTH, 7.4), height_ratios=(4.3, 3.1))
-    plt.close(fig)
+    fig, [[ax], [near]] = blank(7.4, 2, height_ratios=(4.3, 3.1))
     iou = np.linspace(30, 100, 200)
     most = 200 * iou / (100 + iou)
     ax.fill_between(iou, iou, most, color=FINE, alpha=0.16, linewidth=0)
@@ -104,9 +103,8 @@ def matrix(tables: dict[str, pd.DataFrame]) -> Figure:
         tables: {title: table of `reading.effects`}; a chart each.
     """
     heights = [table.pair.nunique() for table in tables.values()]
-    size = (WIDTH, 0.46 * sum(heights) + 0.95 * len(tables))
-    fig, axes = plt.subplots(len(tables), 1, figsize=size, height_ratios=heights, squeeze=False)
-    plt.close(fig)
+    height = 0.46 * sum(heights) + 0.95 * len(tables)
+    fig, axes = blank(height, len(tables), height_ratios=heights)
     seen = set()
     for ax, (title, table) in zip(axes[:, 0], tables.items(), strict=True):
         pairs = list(dict.fromkeys(table.pair))
@@ -150,9 +148,7 @@ def chosen(table: pd.DataFrame) -> Figure:
     columns = min(3, len(names))
     rows = -(-len(names) // columns)
     most = table.groupby("series").size().max()
-    size = (WIDTH, rows * (0.9 + 0.17 * most) + 0.3)
-    fig, axes = plt.subplots(rows, columns, figsize=size, squeeze=False)
-    plt.close(fig)
+    fig, axes = blank(rows * (0.9 + 0.17 * most) + 0.3, rows, columns)
     colours = palette(table.model)
     for ax, name in zip(axes.flat, names, strict=False):
         runs = table[table.series == name]
@@ -213,10 +209,7 @@ def under_protocols(table: pd.DataFrame) -> Figure:
     if not len(table):
         return nothing("no run has a record yet")
     tests = list(dict.fromkeys(table.test))
-    fig, axes = plt.subplots(
-        len(tests), 2, figsize=(WIDTH, 3.1 * len(tests) + 0.4), squeeze=False, sharex=True
-    )
-    plt.close(fig)
+    fig, axes = blank(3.1 * len(tests) + 0.4, len(tests), 2, sharex=True)
     colours = palette(table.model)
     names = [name for name in PROTOCOLS if name in set(table.protocol)]
     for line, test in zip(axes, tests, strict=True):
@@ -251,8 +244,7 @@ def gains(table: pd.DataFrame, reference: str) -> Figure:
     names = [name for name in PROTOCOLS if name in set(table.protocol)]
     of_runs = table.pivot(index=["model", "seed"], columns="protocol", values="gain")[names]
     colours = palette(table.model)
-    fig, ax = plt.subplots(figsize=(WIDTH, 2.6))
-    plt.close(fig)
+    fig, [[ax]] = blank(2.6)
     for i, (model, colour) in enumerate(colours.items()):
         found = of_runs.loc[model]
         x = np.arange(len(names)) + 0.24 * (i - (len(colours) - 1) / 2)

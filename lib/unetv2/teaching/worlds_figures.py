@@ -7,7 +7,6 @@ dotted where fewer than five seeds stand behind it, and grey where nothing has l
 from collections.abc import Mapping, Sequence
 
 import matplotlib as mpl
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -17,7 +16,7 @@ from ..common.words import many
 from ..data import synthetic
 from ..evaluation.stats import SEEDS_FOR_A_VERDICT
 from . import plots
-from .plots import STYLE, WIDTH, label, nothing, palette
+from .plots import STYLE, blank, label, nothing, palette
 from .worlds import KNOBS
 
 __all__ = ["gallery", "heat", "knobs", "under"]
@@ -52,9 +51,7 @@ def heat(panels: Mapping[str, pd.DataFrame], unit: str, height: float = 0.42) ->
     there = {place for table in panels.values() for place in table.place[table.seeds > 0]}
     places = [place for place in planned if place in there]
     counts = [table.arm.nunique() for table in panels.values()]
-    size = (WIDTH, height * len(places) + 1.5)
-    fig, axes = plt.subplots(1, len(panels), figsize=size, squeeze=False, width_ratios=counts)
-    plt.close(fig)  # pyplot forgets it; the caller holds it
+    fig, axes = blank(height * len(places) + 1.5, 1, len(panels), width_ratios=counts)
     shown = pd.concat([table.mean_difference for table in panels.values()]).astype(float).abs()
     reach = max(shown.max() if shown.notna().any() else 1, 0.5)
     norm = mpl.colors.Normalize(-reach, reach)
@@ -124,8 +121,7 @@ def under(table: pd.DataFrame, models: Sequence[str]) -> Figure:
     kinds = list(table.kind.unique())
     if not kinds:
         return nothing("No record with spoilt images yet")
-    fig, axes = plt.subplots(2, 2, figsize=(WIDTH, 5), squeeze=False, sharex=True)
-    plt.close(fig)
+    fig, axes = blank(5, 2, 2, sharex=True)
     colours = palette(models)
     for ax, kind in zip(axes.flat, kinds, strict=False):
         for model in models:
@@ -155,8 +151,7 @@ def knobs(
     """
     if not table.seeds.any():
         return nothing(f"No record yet: {unit}")
-    fig, axes = plt.subplots(2, 3, figsize=(WIDTH, 4.6), sharex=True, sharey=True)
-    plt.close(fig)
+    fig, axes = blank(4.6, 2, 3, sharex=True, sharey=True)
     colours = palette(arms.values())
     rows = table.set_index(["place", "arm"])
     for ax, (knob, default) in zip(axes.flat, KNOBS.items(), strict=True):
