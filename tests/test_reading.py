@@ -162,6 +162,14 @@ def test_choices_of_a_known_log():
     assert list(chosen.excess) == pytest.approx([10, 0])
 
 
+def test_the_gain_at_the_chosen_and_at_the_last_epoch():
+    """The copy 75 and 85 in seed 0; SDI 77 and 84, and a seed that the copy has not."""
+    records = [run(), run("thin+sdi", test=(0.7, 0.77, 0.84)), run("thin+sdi", seed=1)]
+    (row,) = other_rules.by_epoch(other_rules.choices(parts_of(*records)), "thin+copy").to_numpy()
+    assert list(row) == [1, "2.00", "-1.00"]
+    assert other_rules.by_epoch(other_rules.choices({}), "thin+copy").empty
+
+
 def test_choosing_on_the_test_set_can_change_the_order():
     calm = run("thin+sdi", test=(0.7, 0.8, 0.8))  # 80 by validation, 80 on the test set
     chosen = other_rules.choices(parts_of(run(), calm))  # the copy: 75, and 85

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..common.words import many
+from ..common import words
 from ..evaluation import metrics, record
 from .cells import short
 from .landed import report
 from .plots import label
 
-__all__ = ["PROTOCOLS", "RULES", "choices", "fullest", "gains", "one_disc", "orders"]
+__all__ = ["PROTOCOLS", "RULES", "by_epoch", "choices", "fullest", "gains", "one_disc", "orders"]
 __all__ += ["protocols", "scored", "sentences", "series", "spread", "state"]
 
 Record = Mapping[str, Any]
@@ -43,7 +43,7 @@ def series(records: Iterable[Record]) -> dict[str, list[Record]]:
     found: dict[str, list[Record]] = {}
     for dataset, epochs, _, setting, one in sorted(settings, key=lambda row: row[:3]):
         odd = [name for name in sorted(setting) if len(values[dataset, epochs, name]) > 1]
-        parts = [dataset, many(epochs, "epoch"), *(f"{name} {setting[name]}" for name in odd)]
+        parts = [dataset, words.many(epochs, "epoch"), *(f"{name} {setting[name]}" for name in odd)]
         found.setdefault(", ".join(parts), []).append(one)
     return found
 
@@ -58,9 +58,9 @@ def state(
         seeds = {model: runs.seed[runs.model == model].tolist() for model in models}
         missing = [label(model) for model, held in seeds.items() if not held]
         dumb = sum("test_dice" not in one["log"] for one in part)
-        more = [f"{many(dumb, 'run')} without test scores in the log"] if dumb else []
+        more = [f"{words.many(dumb, 'run')} without test scores in the log"] if dumb else []
         there = {label(model): held for model, held in seeds.items() if held}
-        lines.append(report(f"{name}: {many(len(part), 'run')}.", missing, there, more))
+        lines.append(report(f"{name}: {words.many(len(part), 'run')}.", missing, there, more))
     there = {record.params_of(one).dataset for part in parts.values() for one in part}
     lines += [f"{name}: no run has a record yet." for name in datasets if name not in there]
     return "\n".join(lines)
@@ -143,7 +143,7 @@ def sentences(chosen: pd.DataFrame) -> list[str]:
             row = ordered.loc[name]
             same = row[RULES["validation"]] == row[RULES["test"]]
             text += f"; the models lie {means.max() - means.min():.2f} apart. The order of the "
-            text += f"means over {many(row.seeds, 'common seed')} "
+            text += f"means over {words.many(row.seeds, 'common seed')} "
             text += "stays" if same else f"changes to {row[RULES['test']]}"
             text += f"; that within a seed changes in {row['seeds that change']} of {row.seeds}"
         found.append(text + ".")
@@ -240,6 +240,27 @@ def gains(table: pd.DataFrame, reference: str) -> pd.DataFrame:
     both = own[own.model != reference].merge(theirs, on=["series", "protocol", "seed"])
     both["gain"] = both.gain_x - both.gain_y
     return both.drop(columns=["gain_x", "gain_y"])
+
+
+def by_epoch(chosen: pd.DataFrame, reference: str) -> pd.DataFrame:
+    """The gain in Dice on `reference` at the epoch that validation chose, and at the last one.
+
+    Args:
+        chosen: of `choices`.
+
+    Returns:
+        a row per series and model: `seeds`, those that both have, and a column for each rule, in
+        points, mean ± deviation over these seeds.
+    """
+    rules = {"validation": "chosen by validation", "last": "the last epoch"}
+    long = chosen.melt(["series", "model", "seed"], [*rules], "protocol", "dice")
+    rows: dict[tuple[str, str], dict[str, Any]] = {}
+    for (name, model, rule), of in gains(long, reference).groupby(
+        ["series", "model", "protocol"], sort=False
+    ):
+        text = words.spread(of.gain.mean(), of.gain.std())
+        rows.setdefault((name, label(model)), {"seeds": len(of)})[rules[rule]] = text
+    return pd.DataFrame(rows, ["seeds", *rules.values()]).T
 
 
 # A scene to see it on -----------------------------------------------------------------------------
