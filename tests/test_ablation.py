@@ -274,10 +274,11 @@ def test_a_readers_own_skip_joins_every_table_and_figure(tmp_path, whole):
     assert compared.loc[str(rows[-1]), "mean_difference"] == pytest.approx(3.0, abs=1.0)
     price = ablation.prices(found.params, ["thin+copy", OWN])
     table = ablation.results(found, [rows[0], rows[-1]], price)
-    assert table.loc["MySkip", "k parameters"] == "–" and table.loc["MySkip", "seeds"] == 5
-    assert "MySkip" in ablation.counted(found).index
+    assert table.loc["my_skip.MySkip", "k parameters"] == "–"
+    assert table.loc["my_skip.MySkip", "seeds"] == 5
+    assert "my_skip.MySkip" in ablation.counted(found).index
     names = [text.get_text() for text in texts(ablation_plots.gains(compared, "boundary_f"))]
-    assert "MySkip" in names
+    assert "my_skip.MySkip" in names
 
 
 def texts(fig):

@@ -69,8 +69,8 @@ def create_skip(name: str, in_channels: Sequence[int], c: int = 32) -> nn.Module
 
 
 def label(name: str) -> str:
-    """What readers see for a skip's name: "copy (U-Net's skip)"; of their own, the class."""
-    return SKIPS[name][1] if name in SKIPS else name.partition(":")[2]
+    """What readers see for a skip's name: "copy (U-Net's skip)"; of their own, module.Class."""
+    return SKIPS[name][1] if name in SKIPS else name.replace(":", ".")
 
 
 def source(name: str) -> str | None:
