@@ -8,17 +8,26 @@ import argparse
 import json
 import re
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
+
+import pandas as pd
 
 from unetv2 import networks
 from unetv2.common import files
 from unetv2.common.words import interval, many, spread
 from unetv2.evaluation import record, stats
+from unetv2.teaching import tables
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "outputs" / "results"
 ARMS = ["thin+copy", "thin+nested", "thin+sdi"]
-ISIC = {"encoder": "mobilenet_v2", "image_size": 128, "recipe": "paper", "train_share": 1.0}
+SETTINGS = {"encoder": "mobilenet_v2", "image_size": 128, "recipe": "paper", "train_share": 1.0}
+SHOWN = {  # title: protocol, score
+    "Dice per image": ("per_image", "dice"),
+    "Dice global": ("global", "dice"),
+    "boundary F": ("own", "boundary_f"),
+}
 
 
 def records(dataset: str, models: list[str], **settings) -> list[dict]:
@@ -33,44 +42,61 @@ def records(dataset: str, models: list[str], **settings) -> list[dict]:
 def compared(dataset: str, models: list[str], **settings) -> str:
     """Scores in points, mean ± deviation over seeds, and differences to the first model.
 
-    The claims are of boundary F, the first metric of an ablation; Dice may object.
+    The claims are of boundary F, the first metric of an ablation; Dice may object. A dataset of
+    several tests has rows for each.
     """
     chosen = records(dataset, models, **settings)
     if not chosen:
         return "No records yet."
-    scores = record.summary(chosen).set_index(["model", "seed", "protocol"])
-    frame = record.frame(chosen)
-    pairs = {
-        "dice": stats.compare(frame, models[0], models[1:]).set_index("model"),
-        "boundary_f": stats.compare(frame, models[0], models[1:], "boundary_f", "dice").set_index(
-            "model"
-        ),
-    }
-    own = pairs["boundary_f"]
-    seeds = len({record.params_of(one).seed for one in chosen})
-    images = int(own["images"].iloc[0])
-    lines = [
-        f"{images} test images, {many(seeds, 'seed')}, {settings['epochs']} epochs.",
-        "",
-        "| skip | Dice per image | Dice global | boundary F | difference in Dice | in boundary F |",
-        "|---|---|---|---|---|---|",
-    ]
-    for model in models:
-        cells = [
-            100 * scores.xs((model, protocol), level=("model", "protocol"))[name]
-            for protocol, name in (("per_image", "dice"), ("global", "dice"), ("own", "boundary_f"))
-        ]
-        cells = [spread(cell.mean(), cell.std()) for cell in cells]
-        if model in own.index:
-            for pair in pairs.values():
-                row = pair.loc[model]
-                cells.append(f"{row.mean_difference:+z.2f} {interval(row.ci_low, row.ci_high)}")
-        else:
-            cells += ["", ""]
-        lines.append(" | ".join([f"| {networks.label(model)}", *cells]) + " |")
-    said = own["text"].items()
-    lines += ["", *(f"- {networks.label(model)}, boundary F: {text}." for model, text in said)]
-    return "\n".join(lines)
+    scores = record.summary(chosen).set_index(["test", "model", "protocol"]).sort_index()
+    dice, edge = differences(chosen, models)
+    rows, tests = [], edge.index.unique("test")
+    for test, model in product(tests, models):
+        row = {"test": test, "skip": networks.label(model)}
+        for title, (protocol, score) in SHOWN.items():
+            cell = 100 * scores.loc[(test, model, protocol), score]
+            row[title] = spread(cell.mean(), cell.std())
+        for title, table in (("difference in Dice", dice), ("in boundary F", edge)):
+            row[title] = _gain(table.loc[test, model]) if model != models[0] else ""
+        rows.append(row)
+    table = pd.DataFrame(rows).set_index(["test", "skip"])
+    table = table if len(tests) > 1 else table.droplevel("test")
+    images = [str(int(edge.loc[test].images.iloc[0])) for test in tests]
+    head = f"{' and '.join(images)} test images, {_seeds(chosen)}, {settings['epochs']} epochs."
+    said = []
+    for (test, model), text in edge.text.items():
+        where = f"{test}, " * (len(tests) > 1)
+        said.append(f"- {where}{networks.label(model)}, boundary F: {text}.")
+    return "\n".join([head, "", *tables.markdown(table), "", *said])
+
+
+def lengths(dataset: str, models: list[str], epochs: list[int], **settings) -> str:
+    """What each model gains on the first in boundary F and in Dice, a column for each length."""
+    columns = {}
+    for length in epochs:
+        chosen = records(dataset, models, epochs=length, **settings)
+        dice, edge = differences(chosen, models)
+        cells = [_gain(row) + f", {row.verdict}" * bool(row.verdict) for _, row in edge.iterrows()]
+        cells += [_gain(row) for _, row in dice.iterrows()]
+        columns[f"{length} epochs, {_seeds(chosen)}"] = cells
+    names = [networks.label(model) for model in models[1:]]
+    index = [f"{name}, {score}" for score in ("boundary F", "Dice") for name in names]
+    return "\n".join(tables.markdown(pd.DataFrame(columns, index).rename_axis("gain on the copy")))
+
+
+def differences(chosen: list[dict], models: list[str]) -> list[pd.DataFrame]:
+    """`stats.compare` to the first model, in Dice and in boundary F, by test and model."""
+    frame, scores = record.frame(chosen), ["dice", "boundary_f"]
+    both = [stats.compare(frame, models[0], models[1:], *of) for of in (scores, scores[::-1])]
+    return [table.set_index(["test", "model"]) for table in both]
+
+
+def _gain(row: pd.Series) -> str:
+    return f"{row.mean_difference:+z.2f} {interval(row.ci_low, row.ci_high)}"
+
+
+def _seeds(chosen: list[dict]) -> str:
+    return many(len({record.params_of(one).seed for one in chosen}), "seed")
 
 
 def speed() -> str:
@@ -104,9 +130,11 @@ def equality() -> str:
 TABLES: dict[str, Callable[[], str]] = {
     "speed": speed,
     "equality": equality,
-    "isic2017, 6 epochs": lambda: compared("isic2017", ARMS, epochs=6, **ISIC),
-    "isic2017, 12 epochs": lambda: compared("isic2017", ARMS, epochs=12, **ISIC),
-    "isic2017, 24 epochs": lambda: compared("isic2017", ARMS, epochs=24, **ISIC),
+    "isic2017, 6 epochs": lambda: compared("isic2017", ARMS, epochs=6, **SETTINGS),
+    "isic2017, 12 epochs": lambda: compared("isic2017", ARMS, epochs=12, **SETTINGS),
+    "isic2017, 24 epochs": lambda: compared("isic2017", ARMS, epochs=24, **SETTINGS),
+    "isic2017, lengths": lambda: lengths("isic2017", ARMS, [6, 12, 24], **SETTINGS),
+    "pranet, 24 epochs": lambda: compared("pranet", ARMS, epochs=24, **SETTINGS),
 }
 PAGES = [ROOT / "README.md", RESULTS / "README.md"]
 
