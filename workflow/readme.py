@@ -17,7 +17,7 @@ from unetv2 import networks
 from unetv2.common import files
 from unetv2.common.words import interval, many, spread
 from unetv2.evaluation import record, stats
-from unetv2.teaching import tables
+from unetv2.teaching import other_rules, tables
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "outputs" / "results"
@@ -84,6 +84,13 @@ def lengths(dataset: str, models: list[str], epochs: list[int], **settings) -> s
     return "\n".join(tables.markdown(pd.DataFrame(columns, index).rename_axis("gain on the copy")))
 
 
+def choice(dataset: str, models: list[str], epochs: list[int], **settings) -> str:
+    """The gains in Dice at the epoch that validation chose, and at the last one."""
+    parts = {f"{e} epochs": records(dataset, models, epochs=e, **settings) for e in epochs}
+    table = other_rules.by_epoch(other_rules.choices(parts), models[0])
+    return "\n".join(tables.markdown(table.rename_axis(["training", "gain on the copy in Dice"])))
+
+
 def differences(chosen: list[dict], models: list[str]) -> list[pd.DataFrame]:
     """`stats.compare` to the first model, in Dice and in boundary F, by test and model."""
     frame, scores = record.frame(chosen), ["dice", "boundary_f"]
@@ -134,6 +141,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "isic2017, 12 epochs": lambda: compared("isic2017", ARMS, epochs=12, **SETTINGS),
     "isic2017, 24 epochs": lambda: compared("isic2017", ARMS, epochs=24, **SETTINGS),
     "isic2017, lengths": lambda: lengths("isic2017", ARMS, [6, 12, 24], **SETTINGS),
+    "isic2017, choice of epoch": lambda: choice("isic2017", ARMS, [6, 12, 24], **SETTINGS),
     "pranet, 24 epochs": lambda: compared("pranet", ARMS, epochs=24, **SETTINGS),
 }
 PAGES = [ROOT / "README.md", RESULTS / "README.md"]
