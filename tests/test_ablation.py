@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shlex
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -293,7 +294,8 @@ def test_the_printed_command_trains_by_the_protocol(whole, tmp_path):
         params = RunParams.make(vars(run._parser().parse_args(words[2:])))
         expected = made_up(cell, 3)["params"]
         assert deciding(params) | {"dataset": DATASET} == expected and params.audit
-        assert params.output_dir == f"outputs/mine/{DATASET}/thin+my_skip.MySkip/s3"
+        place = f"outputs/mine/{DATASET}/thin+my_skip.MySkip/s3"
+        assert params.output_dir == str(Path(place).absolute()), "from the working folder"
         found = made_up(cell, 3) | {"params": params.model_dump(exclude={"output_dir"})}
         record.write(tmp_path / DATASET / "thin+my_skip.MySkip" / "s3" / record.FILE, found)
         assert look(tmp_path, own=OWN).seeds(cell) == [3]

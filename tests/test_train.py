@@ -728,7 +728,8 @@ def test_every_parameter_is_an_option(capsys):
     given = vars(
         run._parser().parse_args("--lr 1e-3 --encoder-weights None --data 7 --limit 5".split())
     )
-    assert given == {"lr": 1e-3, "encoder_weights": None, "data_dir": "7", "limit": 5}
+    here = str(Path("7").absolute())
+    assert given == {"lr": 1e-3, "encoder_weights": None, "data_dir": here, "limit": 5}
 
 
 def test_files_stay_whole_when_writing_fails(tmp_path):

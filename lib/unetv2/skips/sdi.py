@@ -12,7 +12,6 @@ after step k.
     f_i^5  = f_i0^4 * f_i1^4 * ... * f_i,M-1^4                     (4)  Hadamard product
 """
 
-import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Literal
@@ -130,7 +129,7 @@ class SDI(nn.Module):
         if self.combine == "sum":
             return sum(f4[1:], f4[0])
         if torch.jit.is_tracing():  # a trace holds no function of one's own
-            return math.prod(f4[1:], start=f4[0])
+            return torch.stack(f4).prod(0)
         return _Hadamard.apply(*map(at_least_float32, f4))
 
 
