@@ -118,7 +118,7 @@ def over(
 
     Args:
         steps: model -> {step: cell}; the first model is the reference.
-        compared: of `ablation.compare`, a row for each other cell, named by the cell.
+        compared: of `contrasts.compare`, a row for each other cell, named by the cell.
         axis: what a step is.
         percent: steps are shares.
     """
@@ -150,8 +150,10 @@ def over(
         ax.set(xlabel=axis, xlim=(-0.5, len(places) - 0.5))
         ax.set_xticks(range(len(places)), [f"{p:.0%}" if percent else f"{p:g}" for p in places])
     marks = [mpl.lines.Line2D([], [], color=c, lw=2, label=label(m)) for m, c in colours.items()]
-    hollow = {"marker": "o", "linestyle": "--", "markerfacecolor": "white", "color": GREY}
-    marks.append(mpl.lines.Line2D([], [], label="of fewer than five seeds", **hollow))
+    seeds = [len(found.seeds(cell)) for cells in steps.values() for cell in cells.values()]
+    if any(0 < many < SEEDS_FOR_A_VERDICT for many in seeds):
+        hollow = {"marker": "o", "linestyle": "--", "markerfacecolor": "white", "color": GREY}
+        marks.append(mpl.lines.Line2D([], [], label="of fewer than five seeds", **hollow))
     fig.legend(handles=marks, loc="outside lower center", ncols=2)
     return fig
 
