@@ -47,7 +47,7 @@ def compared(dataset: str, models: list[str], **settings) -> str:
     """
     chosen = records(dataset, models, **settings)
     if not chosen:
-        return "No records yet."
+        return "No seed has a record of every skip yet."
     scores = record.summary(chosen).set_index(["test", "model", "protocol"]).sort_index()
     dice, edge = differences(chosen, models)
     rows, tests = [], edge.index.unique("test")
