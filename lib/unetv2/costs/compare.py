@@ -98,16 +98,15 @@ def table(
                 "models that are not of the registry need a name each: {'mine': module}"
             )
         chosen = build(chosen, encoder)
-    half = torch.float16 if precision == "fp16" else torch.bfloat16
-    asked = chosen
     if precision != "no":
-        asked = {name: _Lowered(model, half) for name, model in chosen.items()}
+        half = torch.float16 if precision == "fp16" else torch.bfloat16
+        chosen = {name: _Lowered(model, half) for name, model in chosen.items()}
     rows = []
     for size in sizes:
         x = _input((max(batch, 2), 3, size, size), place)  # batch normalisation trains on two
-        block = [_count(name, model, x) for name, model in asked.items()]
+        block = [_count(name, model, x) for name, model in chosen.items()]
         if repeats:
-            _time(block, asked, x[:batch], repeats)
+            _time(block, chosen, x[:batch], repeats)
         rows += block
     return rows
 
