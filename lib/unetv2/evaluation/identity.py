@@ -21,7 +21,7 @@ TRAINING_VERSION = 1
 
 AFTERWARDS = {"audit", "also_test", "studies"}  # measured on the weights, changes none of them
 HOW = {"channels_last", "compile"}  # the order of sums and the time, as the device does
-UNDECIDING = PLACES | AFTERWARDS | HOW
+UNDECIDING = {*PLACES, *AFTERWARDS, *HOW}
 
 
 def deciding(params: RunParams) -> dict[str, Any]:
@@ -33,7 +33,7 @@ def deciding(params: RunParams) -> dict[str, Any]:
     and where it lies is not asked.
     """
     without = UNDECIDING | ({"encoder"} if networks.has_own_encoder(params.model) else set())
-    values = params.model_dump(exclude_defaults=True, exclude=set(without))
+    values = params.model_dump(exclude_defaults=True, exclude=without)
     kind, _, path = params.dataset.partition(":")
     if kind == "folder":
         values["dataset"] = "folder:" + path.replace("\\", "/").rstrip("/").rpartition("/")[2]
