@@ -99,7 +99,7 @@ def fit(
         if params.channels_last:
             model.to(memory_format=torch.channels_last)
         net, optimizer = accelerator.prepare(model, _optimizer(recipe, model, lr))
-        history += _resume(run_dir, model, optimizer, accelerator)
+        history += _resume(run_dir, accelerator, model, optimizer, seg.logit_channels)
     size, batches, train = _training_part(model, seg, params, accelerator.num_processes)
     steps = recipe.steps(batches)
     bar = tqdm(
@@ -150,8 +150,7 @@ def fit(
                 row["test_dice"] = _audit(accelerator, model, seg, params)
             history.append({**row, "seconds": time.perf_counter() - start})
             if accelerator.is_main_process:
-                classes = seg.logit_channels
-                _save(run_dir, accelerator, model, optimizer, history, params.epochs, classes)
+                _save(run_dir, accelerator, model, optimizer, history, seg.logit_channels)
                 if bar.disable:
                     text = f"loss {mean:.4f}  Dice {dice:.4f} (val, per_image)"
                     print(f"epoch {epoch + 1}/{params.epochs}  {text}", flush=True)
@@ -410,37 +409,42 @@ def _audit(
     return test_dice(model, seg, params.batch_size) if accelerator.is_main_process else None
 
 
-def _save(run_dir, accelerator, model, optimizer, history, epochs, classes) -> None:
-    """Best weights, resume checkpoint, log.csv: each whole or not at all, in an order to be cut."""
+def _save(run_dir, accelerator, model, optimizer, history, classes) -> None:
+    """Resume checkpoint, then what follows from it: what a kill leaves out, `_resume` writes."""
     weights = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
+    scaler = accelerator.scaler.state_dict() if accelerator.scaler else {}
+    state = {"history": history, "model": weights, "scaler": scaler}
+    with files.atomic(run_dir / "resume.pt") as temporary:
+        torch.save({**state, "optimizer": optimizer.state_dict()}, temporary)
+    _write_best(run_dir, weights, history, classes)
+
+
+def _write_best(run_dir: Path, weights: dict, history: list[dict], classes: int) -> None:
+    """`model.safetensors`, if `weights`, of the last epoch, are the best so far; `log.csv`."""
     if history[-1] is max(history, key=lambda row: row["val_dice"]):
         with files.atomic(run_dir / "model.safetensors") as temporary:
             temporary.write_bytes(save(weights, metadata={"classes": str(classes)}))
-    state = {"history": history}
-    if len(history) < epochs:
-        scaler = accelerator.scaler.state_dict() if accelerator.scaler else {}
-        state |= {"model": weights, "optimizer": optimizer.state_dict(), "scaler": scaler}
-    with files.atomic(run_dir / "resume.pt") as temporary:
-        torch.save(state, temporary)
     files.write_text(run_dir / "log.csv", pd.DataFrame(history).to_csv(index=False))
 
 
-def _resume(run_dir: Path, model: nn.Module, optimizer, accelerator: Accelerator) -> list[dict]:
+def _resume(run_dir, accelerator, model, optimizer, classes) -> list[dict]:
     """Load the checkpoint of a killed run, if there is one, and return the rows of its epochs."""
     path = run_dir / "resume.pt"
     if not path.is_file():
         return []
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-        if "model" in state:
-            model.load_state_dict(state["model"])
-            optimizer.load_state_dict(state["optimizer"])
-            if accelerator.scaler:
-                accelerator.scaler.load_state_dict(state["scaler"])
-        return state["history"]
+        history = state["history"]
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        if accelerator.scaler:
+            accelerator.scaler.load_state_dict(state["scaler"])
     except Exception as error:  # on noise the reader may stumble in any way
         if _out_of_memory(error) or "CUDA error" in str(error):  # the checkpoint is good
             raise
         reason = (str(error) or type(error).__name__).splitlines()[0][:200]
         cure = "delete it to train again"
         raise ValueError(f"the resume checkpoint {path} is corrupt ({reason}); {cure}") from None
+    if accelerator.is_main_process:
+        _write_best(run_dir, state["model"], history, classes)
+    return history
