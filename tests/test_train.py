@@ -200,6 +200,8 @@ def test_run_writes_everything_and_is_not_repeated(tmp_path, runs, monkeypatch):
     assert found["tests"]["test"]["ids"] == ["16", "17", "18", "19"]
     built = len(runs)
     assert run.run(params(tmp_path, audit=True, device="auto")) == result
+    with pytest.raises(ValueError, match="is finished and was not tested on cvc300; score it with"):
+        run.run(params(tmp_path, also_test=["cvc300"]))
     assert len(runs) == built == 1
     model, loaded = load_run(tmp_path)
     assert loaded == params(tmp_path) and same(model.state_dict(), weights(tmp_path))

@@ -22,7 +22,7 @@ def run(params: RunParams) -> dict:
     absent the folder's own fingerprint stands.
 
     Raises:
-        ValueError: the folder holds another run.
+        ValueError: the folder holds another run, or this one finished without a set of `also_test`.
         As `fit`, `data.load` and `networks.create_model`.
     """
     from .fit import accelerator_for, explained, fit, same_run
@@ -32,6 +32,7 @@ def run(params: RunParams) -> dict:
     with accelerator.local_main_process_first():  # it opens the images, the others read the cache
         same_run(run_dir, params, fingerprint(params, run_dir))
     if (run_dir / "metrics.json").is_file():
+        _tested_on_all(run_dir, params)
         return files.read_json(run_dir / "metrics.json")
 
     from accelerate.utils import set_seed
@@ -71,6 +72,15 @@ def run(params: RunParams) -> dict:
         files.write_json(run_dir / "metrics.json", result)
         (run_dir / "resume.pt").unlink()
     return result
+
+
+def _tested_on_all(run_dir: Path, params: RunParams) -> None:
+    """ValueError if a set of `params.also_test` is not among those of the finished run."""
+    there = files.read_json(run_dir / "params.json").get("also_test", [])
+    if absent := [name for name in params.also_test if name not in there]:
+        cure = f"score it with `unetv2 evaluate {run_dir} --dataset {absent[0]}`"
+        ended = f"{run_dir} is finished and was not tested on {', '.join(absent)}"
+        raise ValueError(f"{ended}; {cure}, or delete the folder to train it again")
 
 
 def fingerprint(
