@@ -52,6 +52,23 @@ def test_forward_backward_and_logits_at_the_input_size(name):
         assert model.eval()(x).shape == outputs[0].shape
 
 
+@pytest.mark.parametrize(
+    ("skip", "linear"),
+    [("copy", True), ("copy-matched", False), ("nested", False), ("sdi-noattention", False)],
+)
+def test_behind_the_encoder_the_copy_alone_is_linear(skip, linear):
+    model = create_model(f"thin+{skip}", "tu-test_resnet").eval()
+
+    def logits(features):
+        return model.segmentation_head(model.decoder(features)[0])
+
+    with torch.inference_mode():
+        a, b = (model.encoder(seeded)[-4:] for seeded in (image(), image().flip(-1) * 2))
+        both = logits([x + y for x, y in zip(a, b, strict=True)])
+        apart = logits(a) + logits(b) - logits([x * 0 for x in a])
+    assert torch.allclose(both, apart, rtol=1e-4, atol=1e-4 * both.abs().max()) == linear
+
+
 @pytest.mark.parametrize("name", [*THIN, "smp-unet+sdi-l4-ds", "thin+sdi-c8", "thin+copy-l3"])
 def test_deep_supervision_gives_a_map_per_level_finest_first(name):
     model = create_model(name, "tu-test_resnet", deep_supervision=True).train()

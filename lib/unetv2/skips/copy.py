@@ -45,10 +45,11 @@ class Copy(nn.Module):
 
 
 class MatchedCopy(Copy):
-    """The copy with as many parameters as SDI, to 1 %: is SDI's gain one of size?
+    """The copy with a ReLU and SDI's parameters, to 1 %: does the exchange of levels gain anything?
 
-    A 3x3 convolution, normalisation and ReLU stand before each theta_i. Their width is chosen so
-    that all parameters together are those of `SDI(in_channels, c)`; there is no attention.
+    A 3x3 convolution, normalisation and ReLU stand before each theta_i, so that skip and thin
+    decoder together are no longer linear. Their width is chosen so that all parameters together
+    are those of `SDI(in_channels, c)`; there is no attention.
     """
 
     def __init__(self, in_channels: Sequence[int], c: int = 32) -> None:

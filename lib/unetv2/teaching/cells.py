@@ -16,7 +16,7 @@ LEADERS = ("thin+copy", "thin+nested", "thin+sdi")  # the first is the reference
 ARMS = {  # the skip alone: attention, what level i takes from the others, and what stands apart
     "thin+copy": ("no", "nothing", ""),
     "thin+copy-attention": ("yes", "nothing", ""),
-    "thin+copy-matched": ("no", "nothing", "as many parameters as SDI"),
+    "thin+copy-matched": ("no", "nothing", "a ReLU, and SDI's parameters"),
     "thin+sum": ("yes", "sum", ""),
     "thin+concat": ("yes", "concatenation", ""),
     "thin+nested": ("no", "coarser levels, by convolutions", ""),
@@ -32,7 +32,9 @@ PARTS = {  # one part of SDI at a time: with it, without it
     "exchange, with attention": ("thin+sdi", "thin+copy-attention"),
     "product, not sum": ("thin+sdi", "thin+sum"),
     "product, not concatenation": ("thin+sdi", "thin+concat"),
-    "parameters alone": ("thin+copy-matched", "thin+copy"),
+    "convolutions and ReLU, no exchange": ("thin+copy-matched", "thin+copy"),
+    "SDI, not these convolutions": ("thin+sdi", "thin+copy-matched"),
+    "the nest, not these convolutions": ("thin+nested", "thin+copy-matched"),
     "factors that start at 1": ("thin+sdi-unitbias", "thin+sdi"),
     "own convolutions per level": ("thin+sdi", "thin+sdi-shared"),
 }
