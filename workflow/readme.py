@@ -22,9 +22,9 @@ from unetv2.teaching import other_rules, tables
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "outputs" / "results"
 ARMS = ["thin+copy", "thin+nested", "thin+sdi"]
-BENT = "thin+copy-matched"  # the copy with a ReLU and SDI's parameters
-POLYPS = ["thin+copy", BENT, "thin+nested", "thin+sdi"]
-BESIDE = [BENT, "thin+nested", "thin+sdi"]
+MATCHED = "thin+copy-matched"  # the copy with a ReLU and SDI's parameters
+POLYPS = ["thin+copy", MATCHED, "thin+nested", "thin+sdi"]
+BESIDE = [MATCHED, "thin+nested", "thin+sdi"]
 SETTINGS = {"encoder": "mobilenet_v2", "image_size": 128, "recipe": "paper", "train_share": 1.0}
 SHOWN = {  # title: protocol, score
     "Dice per image": ("per_image", "dice"),
@@ -163,7 +163,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "isic2017, lengths": lambda: lengths("isic2017", ARMS, [6, 12, 24], **SETTINGS),
     "isic2017, choice of epoch": lambda: choice("isic2017", ARMS, [6, 12, 24], **SETTINGS),
     "pranet, 24 epochs": lambda: compared("pranet", POLYPS, epochs=24, **SETTINGS),
-    "pranet, beside the larger copy": lambda: compared("pranet", BESIDE, epochs=24, **SETTINGS),
+    "pranet, beside the copy with ReLU": lambda: compared("pranet", BESIDE, epochs=24, **SETTINGS),
     "pranet, tests": lambda: tests("pranet", POLYPS, epochs=24, **SETTINGS),
 }
 PAGES = [ROOT / "README.md", RESULTS / "README.md"]

@@ -29,7 +29,7 @@ SKIPS: dict[
 ] = {  # name: (how to build it, what readers see)
     "copy": (Copy, "copy (U-Net's skip)"),
     "copy-attention": (partial(Copy, attention=_GATES), "copy with attention"),
-    "copy-matched": (MatchedCopy, "copy with SDI's parameters"),
+    "copy-matched": (MatchedCopy, "copy with ReLU and SDI's size"),
     "sum": (partial(SDI, combine="sum"), "sum in place of the product"),
     "concat": (partial(SDI, combine="concat"), "concatenation in place of the product"),
     "nested": (NestedSkip, "nested (UNet++'s skip)"),
