@@ -207,7 +207,8 @@ def test_what_is_missing_is_one_sentence_and_crashes_nothing(tmp_path):
     none = "None of the 10 arms has a record at 6 epochs yet."
     assert state(nothing, arms(ARMS, 6)) == none
     assert fullest(found, LEADERS) is None
-    lines = verdicts.claims(verdicts.once({"parts": compared, "again": compared}))
+    again = contrasts.compare(found, {"by another name": {cells[6]: 1.0, cells[0]: -1.0}})
+    lines = verdicts.claims(verdicts.once({"parts": compared, "again": again}))
     assert "* parts, SDI (24 epochs): +" in "\n".join(lines)
     assert lines[-1] == (
         "Of 9 comparisons 0 have a verdict, 0 have five seeds and none, 1 have fewer seeds,"

@@ -7,7 +7,7 @@ holds the pages to what this computes.
 import argparse
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from itertools import product
 from pathlib import Path
 
@@ -17,14 +17,13 @@ from unetv2 import networks
 from unetv2.common import files
 from unetv2.common.words import interval, many, spread
 from unetv2.evaluation import record, stats
-from unetv2.teaching import other_rules, tables
+from unetv2.teaching import cells, other_rules, tables
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "outputs" / "results"
-ARMS = ["thin+copy", "thin+nested", "thin+sdi"]
-MATCHED = "thin+copy-matched"  # the copy with a ReLU and SDI's parameters
-POLYPS = ["thin+copy", MATCHED, "thin+nested", "thin+sdi"]
-BESIDE = [MATCHED, "thin+nested", "thin+sdi"]
+LEADERS = list(cells.LEADERS)
+BESIDE = ["thin+copy-matched", *LEADERS[1:]]  # the copy with a ReLU and as many parameters as SDI
+POLYPS = [LEADERS[0], *BESIDE]
 SETTINGS = {"encoder": "mobilenet_v2", "image_size": 128, "recipe": "paper", "train_share": 1.0}
 SHOWN = {  # title: protocol, score
     "Dice per image": ("per_image", "dice"),
@@ -34,27 +33,31 @@ SHOWN = {  # title: protocol, score
 
 
 def records(dataset: str, models: list[str], **settings) -> list[dict]:
-    """The committed records of these models with these settings, for the seeds that all have."""
-    there = record.collect(dataset, models, **settings)
+    """The committed records of these models with these settings, for the seeds that all have.
+
+    Raises:
+        ValueError: there is no such seed.
+    """
+    there = record.collect(dataset, models, **SETTINGS | settings)
     found = {(one["params"]["model"], one["params"]["seed"]): one for one in there}
     seeds = {seed for _, seed in found}
     common = sorted(s for s in seeds if all((model, s) in found for model in models))
+    if not common:
+        raise ValueError(f"{dataset}, {settings}: no seed has a record of each of {models}")
     return [found[model, seed] for model in models for seed in common]
 
 
-def compared(dataset: str, models: list[str], **settings) -> str:
+def compared(dataset: str, models: list[str], epochs: int) -> str:
     """Scores in points, mean ± deviation over seeds, and differences to the first model.
 
     The claims are of boundary F, the first metric of an ablation; Dice may object. A dataset of
     several tests has rows for each.
     """
-    chosen = records(dataset, models, **settings)
-    if not chosen:
-        return "No seed has a record of every skip yet."
+    chosen = records(dataset, models, epochs=epochs)
     scores = record.summary(chosen).set_index(["test", "model", "protocol"]).sort_index()
     dice, edge = differences(chosen, models)
-    rows, tests = [], edge.index.unique("test")
-    for test, model in product(tests, models):
+    rows, places = [], edge.index.unique("test")
+    for test, model in product(places, models):
         row = {"test": test, "skip": networks.label(model)}
         for title, (protocol, score) in SHOWN.items():
             cell = 100 * scores.loc[(test, model, protocol), score]
@@ -63,50 +66,46 @@ def compared(dataset: str, models: list[str], **settings) -> str:
             row[title] = _gain(table.loc[test, model]) if model != models[0] else ""
         rows.append(row)
     table = pd.DataFrame(rows).set_index(["test", "skip"])
-    table = table if len(tests) > 1 else table.droplevel("test")
-    images = [str(int(edge.loc[test].images.iloc[0])) for test in tests]
-    head = f"{' and '.join(images)} test images, {_seeds(chosen)}, {settings['epochs']} epochs."
+    table = table if len(places) > 1 else table.droplevel("test")
+    images = [str(int(edge.loc[test].images.iloc[0])) for test in places]
+    head = f"{' and '.join(images)} test images, {_seeds(chosen)}, {epochs} epochs."
     said = []
     for (test, model), text in edge.text.items():
-        where = f"{test}, " * (len(tests) > 1)
+        where = f"{test}, " * (len(places) > 1)
         said.append(f"- {where}{networks.label(model)}, boundary F: {text}.")
     return "\n".join([head, "", *tables.markdown(table), "", *said])
 
 
-def lengths(dataset: str, models: list[str], epochs: list[int], **settings) -> str:
-    """What each model gains on the first in boundary F and in Dice, a column for each length."""
-    columns = {}
-    for length in epochs:
-        chosen = records(dataset, models, epochs=length, **settings)
-        columns[f"{length} epochs, {_seeds(chosen)}"] = _gains(*differences(chosen, models))
-    return _on_the_copy(columns, models)
+def lengths(dataset: str, models: list[str], epochs: list[int]) -> str:
+    """`gains`, a column for each length of training."""
+    each = {length: records(dataset, models, epochs=length) for length in epochs}
+    title = "{} epochs, {}".format
+    return gains({title(e, _seeds(of)): differences(of, models) for e, of in each.items()})
 
 
-def tests(dataset: str, models: list[str], **settings) -> str:
-    """What each model gains on the first in boundary F and in Dice, a column for each test set."""
-    chosen = records(dataset, models, **settings)
-    dice, edge = differences(chosen, models)
-    columns = {
-        f"{test}, {_seeds(chosen)}": _gains(dice.loc[[test]], edge.loc[[test]])
-        for test in edge.index.unique("test")
-    }
-    return _on_the_copy(columns, models)
+def tests(dataset: str, models: list[str], epochs: int) -> str:
+    """`gains`, a column for each test set."""
+    both = differences(records(dataset, models, epochs=epochs), models)
+    return gains({test: [of.loc[[test]] for of in both] for test in both[0].index.unique("test")})
 
 
-def _gains(dice: pd.DataFrame, edge: pd.DataFrame) -> list[str]:
-    claims = [_gain(row) + f", {row.verdict}" * bool(row.verdict) for _, row in edge.iterrows()]
-    return claims + [_gain(row) for _, row in dice.iterrows()]
+def gains(columns: Mapping[str, Sequence[pd.DataFrame]]) -> str:
+    """What each model gains on the first in boundary F and in Dice, from `differences` of one
+    test set in each column.
+    """
+    found = {}
+    for title, (dice, edge) in columns.items():
+        claims = edge.apply(lambda row: _gain(row) + f", {row.verdict}" * bool(row.verdict), axis=1)
+        parts = {"boundary F": claims, "Dice": dice.apply(_gain, axis=1)}
+        found[title] = pd.concat(parts).droplevel("test")
+    table = pd.DataFrame(found)
+    table.index = [f"{networks.label(model)}, {score}" for score, model in table.index]
+    return "\n".join(tables.markdown(table.rename_axis("gain on the copy")))
 
 
-def _on_the_copy(columns: dict[str, list[str]], models: list[str]) -> str:
-    names = [networks.label(model) for model in models[1:]]
-    index = [f"{name}, {score}" for score in ("boundary F", "Dice") for name in names]
-    return "\n".join(tables.markdown(pd.DataFrame(columns, index).rename_axis("gain on the copy")))
-
-
-def choice(dataset: str, models: list[str], epochs: list[int], **settings) -> str:
+def choice(dataset: str, models: list[str], epochs: list[int]) -> str:
     """The gains in Dice at the epoch that validation chose, and at the last one."""
-    parts = {f"{e} epochs": records(dataset, models, epochs=e, **settings) for e in epochs}
+    parts = {f"{e} epochs": records(dataset, models, epochs=e) for e in epochs}
     table = other_rules.by_epoch(other_rules.choices(parts), models[0])
     return "\n".join(tables.markdown(table.rename_axis(["training", "gain on the copy in Dice"])))
 
@@ -157,22 +156,22 @@ def equality() -> str:
 TABLES: dict[str, Callable[[], str]] = {
     "speed": speed,
     "equality": equality,
-    "isic2017, 6 epochs": lambda: compared("isic2017", ARMS, epochs=6, **SETTINGS),
-    "isic2017, 12 epochs": lambda: compared("isic2017", ARMS, epochs=12, **SETTINGS),
-    "isic2017, 24 epochs": lambda: compared("isic2017", ARMS, epochs=24, **SETTINGS),
-    "isic2017, lengths": lambda: lengths("isic2017", ARMS, [6, 12, 24], **SETTINGS),
-    "isic2017, choice of epoch": lambda: choice("isic2017", ARMS, [6, 12, 24], **SETTINGS),
-    "pranet, 24 epochs": lambda: compared("pranet", POLYPS, epochs=24, **SETTINGS),
-    "pranet, beside the copy with ReLU": lambda: compared("pranet", BESIDE, epochs=24, **SETTINGS),
-    "pranet, tests": lambda: tests("pranet", POLYPS, epochs=24, **SETTINGS),
+    "isic2017, 6 epochs": lambda: compared("isic2017", LEADERS, epochs=6),
+    "isic2017, 12 epochs": lambda: compared("isic2017", LEADERS, epochs=12),
+    "isic2017, 24 epochs": lambda: compared("isic2017", LEADERS, epochs=24),
+    "isic2017, lengths": lambda: lengths("isic2017", LEADERS, [6, 12, 24]),
+    "isic2017, choice of epoch": lambda: choice("isic2017", LEADERS, [6, 12, 24]),
+    "pranet, 24 epochs": lambda: compared("pranet", POLYPS, epochs=24),
+    "pranet, beside the copy with ReLU": lambda: compared("pranet", BESIDE, epochs=24),
+    "pranet, tests": lambda: tests("pranet", POLYPS, epochs=24),
 }
 PAGES = [ROOT / "README.md", RESULTS / "README.md"]
 
 
 def renewed(text: str) -> str:
     """`text` with its tables computed anew; KeyError for a table that nobody knows."""
-    tables = re.compile(r"<!-- table: (.+?) -->\n.*?<!-- end -->", re.S)
-    return tables.sub(lambda m: f"<!-- table: {m[1]} -->\n\n{TABLES[m[1]]()}\n\n<!-- end -->", text)
+    marked = re.compile(r"<!-- table: (.+?) -->\n.*?<!-- end -->", re.S)
+    return marked.sub(lambda m: f"<!-- table: {m[1]} -->\n\n{TABLES[m[1]]()}\n\n<!-- end -->", text)
 
 
 def main() -> None:

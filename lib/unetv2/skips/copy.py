@@ -45,11 +45,11 @@ class Copy(nn.Module):
 
 
 class MatchedCopy(Copy):
-    """The copy with a ReLU and SDI's parameters, to 1 %: does the exchange of levels gain anything?
+    """The copy with a ReLU and as many parameters as SDI, to 1 %: does a gain need the exchange?
 
     A 3x3 convolution, normalisation and ReLU stand before each theta_i, so that skip and thin
-    decoder together are no longer linear. Their width is chosen so that all parameters together
-    are those of `SDI(in_channels, c)`; there is no attention.
+    decoder together are no longer linear. Their width is chosen so that there are as many
+    parameters as in `SDI(in_channels, c)`; there is no attention.
     """
 
     def __init__(self, in_channels: Sequence[int], c: int = 32) -> None:

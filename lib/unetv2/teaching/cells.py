@@ -16,7 +16,7 @@ LEADERS = ("thin+copy", "thin+nested", "thin+sdi")  # the first is the reference
 ARMS = {  # the skip alone: attention, what level i takes from the others, and what stands apart
     "thin+copy": ("no", "nothing", ""),
     "thin+copy-attention": ("yes", "nothing", ""),
-    "thin+copy-matched": ("no", "nothing", "a ReLU, and SDI's parameters"),
+    "thin+copy-matched": ("no", "nothing", "a ReLU, and as many parameters as SDI"),
     "thin+sum": ("yes", "sum", ""),
     "thin+concat": ("yes", "concatenation", ""),
     "thin+nested": ("no", "coarser levels, by convolutions", ""),

@@ -88,7 +88,8 @@ def compare(
     images: Sequence[str] | None = None,
     words: tuple[str, str] = ("better", "worse"),
 ) -> pd.DataFrame:
-    """A row for each contrast, in the columns of `stats.compare`; its index is the question.
+    """A row for each contrast, in the columns of `stats.compare`; its index is the question, and
+    `contrast` is the same for the same cells and weights under any name.
 
     Each takes the seeds that all of its cells have. A question whose cells have no seed in common
     has `seeds` 0, no numbers, and a `text` that says what is missing.
@@ -107,8 +108,13 @@ def compare(
     for name, weights in questions.items():
         row = _row(found, weights, metric, second, comparisons or len(questions), images, words)
         model = name.model if isinstance(name, Cell) else str(name)
-        rows.append({"question": str(name), "model": model, **row})
+        rows.append({"question": str(name), "model": model, "contrast": _spelled(weights), **row})
     return pd.DataFrame(rows).set_index("question")
+
+
+def _spelled(weights: Weights) -> str:
+    """The same text for the same contrast, whatever it is called."""
+    return " ".join(sorted(f"{weight:+g} {cell}" for cell, weight in weights.items()))
 
 
 def other(metric: str) -> str:
@@ -181,5 +187,6 @@ def sizes(found: Landed, cells: Sequence[Cell], reference: Cell) -> pd.DataFrame
     for size in size_of.cat.categories:
         images = sorted(size_of.index[size_of == size])
         part = compare(found, questions, 3 * len(questions), images).assign(size=size)
+        part["contrast"] += f", {size} objects"
         by_size.append(part.set_index("size", append=True, drop=False).swaplevel())
     return pd.concat(by_size)

@@ -63,12 +63,12 @@ def brief(compared: pd.DataFrame) -> str:
 
 
 def once(sections: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
-    """The sections without the comparisons that an earlier one makes, as that one corrects them."""
-    seen: set[Any] = set()
+    """The sections without the contrasts that an earlier one makes, as that one corrects them."""
+    seen: set[str] = set()
     found = {}
     for title, table in sections.items():
-        found[title] = table[~table.index.isin(seen)]
-        seen |= set(table.index)
+        found[title] = table[~table.contrast.isin(seen)]
+        seen |= set(table.contrast)
     return found
 
 
