@@ -200,6 +200,8 @@ def test_one_group_has_no_interval():
 def test_an_end_near_0_says_on_which_side_it_lies():
     assert words.interval(0.0042, -0.0004) == "[+0.004, -0.0004]"
     assert words.interval(-0.0, 0.005) == "[+0.00, +0.01]"
+    assert words.difference(0.57, 0.2, 1.0) == "+0.57 [+0.20, +1.00]"
+    assert words.difference(-0.001, float("nan"), float("nan")) == "+0.00"
     near = replace(BETTER, mean=-0.00001, low=0.00004)
     assert near.points.startswith("+0.00 points [+0.004, ")
     assert (words.spread(90.449, 0.12), words.spread(90.449, np.nan)) == ("90.45 ± 0.12", "90.45")

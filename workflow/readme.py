@@ -15,7 +15,7 @@ import pandas as pd
 
 from unetv2 import networks
 from unetv2.common import files
-from unetv2.common.words import interval, many, spread
+from unetv2.common.words import difference, many, spread
 from unetv2.evaluation import record, stats
 from unetv2.teaching import cells, other_rules, tables
 
@@ -78,9 +78,11 @@ def compared(dataset: str, models: list[str], epochs: int) -> str:
 
 def lengths(dataset: str, models: list[str], epochs: list[int]) -> str:
     """`gains`, a column for each length of training."""
-    each = {length: records(dataset, models, epochs=length) for length in epochs}
-    title = "{} epochs, {}".format
-    return gains({title(e, _seeds(of)): differences(of, models) for e, of in each.items()})
+    columns = {}
+    for length in epochs:
+        chosen = records(dataset, models, epochs=length)
+        columns[f"{length} epochs, {_seeds(chosen)}"] = differences(chosen, models)
+    return gains(columns)
 
 
 def tests(dataset: str, models: list[str], epochs: int) -> str:
@@ -118,7 +120,7 @@ def differences(chosen: list[dict], models: list[str]) -> list[pd.DataFrame]:
 
 
 def _gain(row: pd.Series) -> str:
-    return f"{row.mean_difference:+z.2f} {interval(row.ci_low, row.ci_high)}"
+    return difference(row.mean_difference, row.ci_low, row.ci_high)
 
 
 def _seeds(chosen: list[dict]) -> str:
@@ -133,9 +135,9 @@ def speed() -> str:
     ]
     for entry in json.loads((RESULTS / "speed_cpu.json").read_text(encoding="utf-8")):
         held, plain = entry["sides"]["ours, held memory"], entry["sides"]["ours"]
-        cells = [_ratio(held["inference_ratio"]), _ratio(held["training_ratio"])]
-        cells.append(f"{plain['inference_ratio'][0]:.2f}, {plain['training_ratio'][0]:.2f}")
-        lines.append(f"| {entry['processor']} | {' | '.join(cells)} |")
+        ratios = [_ratio(held["inference_ratio"]), _ratio(held["training_ratio"])]
+        ratios.append(f"{plain['inference_ratio'][0]:.2f}, {plain['training_ratio'][0]:.2f}")
+        lines.append(f"| {entry['processor']} | {' | '.join(ratios)} |")
     return "\n".join(lines)
 
 

@@ -2,7 +2,7 @@
 
 import math
 
-__all__ = ["interval", "many", "spread"]
+__all__ = ["difference", "interval", "many", "spread"]
 
 
 def many(number: int, noun: str) -> str:
@@ -13,6 +13,11 @@ def many(number: int, noun: str) -> str:
 def spread(mean: float, sd: float) -> str:
     """`90.45 ± 0.12`; the mean alone where there is no deviation, which is NaN."""
     return f"{mean:.2f}" + ("" if math.isnan(sd) else f" ± {sd:.2f}")
+
+
+def difference(mean: float, low: float, high: float) -> str:
+    """`+0.57 [+0.20, +1.00]`; the mean alone where there is no interval, its ends NaN."""
+    return f"{mean:+z.2f}" + ("" if math.isnan(low) else f" {interval(low, high)}")
 
 
 def interval(low: float, high: float) -> str:

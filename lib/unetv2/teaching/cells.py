@@ -25,7 +25,7 @@ ARMS = {  # the skip alone: attention, what level i takes from the others, and w
     "thin+sdi-unitbias": ("yes", "product", "factors start at 1"),
     "thin+sdi-shared": ("yes", "product", "the convolutions of all levels are shared"),
 }
-PARTS = {  # one part of SDI at a time: with it, without it
+PARTS = {  # one part of SDI at a time, and two whole designs: with it, without it
     "attention, no exchange": ("thin+copy-attention", "thin+copy"),
     "attention, within SDI": ("thin+sdi", "thin+sdi-noattention"),
     "exchange, no attention": ("thin+sdi-noattention", "thin+copy"),

@@ -108,11 +108,11 @@ def compare(
     for name, weights in questions.items():
         row = _row(found, weights, metric, second, comparisons or len(questions), images, words)
         model = name.model if isinstance(name, Cell) else str(name)
-        rows.append({"question": str(name), "model": model, "contrast": _spelled(weights), **row})
+        rows.append({"question": str(name), "model": model, "contrast": _key(weights), **row})
     return pd.DataFrame(rows).set_index("question")
 
 
-def _spelled(weights: Weights) -> str:
+def _key(weights: Weights) -> str:
     """The same text for the same contrast, whatever it is called."""
     return " ".join(sorted(f"{weight:+g} {cell}" for cell, weight in weights.items()))
 

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from .. import networks
-from ..common.words import interval, spread
+from ..common.words import difference, spread
 from ..evaluation import metrics, record, stats
 from ..evaluation.stats import NAMES
 from . import published
@@ -106,7 +106,7 @@ def differences(table: pd.DataFrame, metric: str = "dice", second: str = "bounda
     for name, columns in parts.items():
         cells = table[list(columns)].to_numpy()
         note = " (not corrected)" * (name == second and len(table) > 1)
-        shown[f"{NAMES[name]}, points{note}"] = [_interval(*cell) for cell in cells]
+        shown[f"{NAMES[name]}, points{note}"] = [difference(*cell) for cell in cells]
     shown.insert(shown.shape[1] - 1, "p", table.p.map(p_value))
     shown["seed by seed"] = [", ".join(f"{gain:+z.2f}" for gain in row) for row in table.by_seed]
     shown[["groups", "images"]] = table[["groups", "images"]]
@@ -143,10 +143,6 @@ def tests(
             "p, ours": p_value(row.p),
         }
     return pd.DataFrame(rows).T.rename_axis([*PLACE, "model"])
-
-
-def _interval(mean: float, low: float, high: float) -> str:
-    return f"{mean:+z.2f}" + ("" if np.isnan(low) else f" {interval(low, high)}")
 
 
 def p_value(p: float) -> str:

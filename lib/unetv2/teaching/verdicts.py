@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from ..common.words import interval, many
+from ..common.words import difference, many
 from ..evaluation import stats
 from .landed import spelled
 from .plots import label
@@ -136,7 +136,7 @@ def _name(question: Any) -> str:
 
 
 def _interval(row: pd.Series) -> str:
-    return f"{row.mean_difference:+z.2f} {interval(row.ci_low, row.ci_high)}"
+    return difference(row.mean_difference, row.ci_low, row.ci_high)
 
 
 def _half(row: pd.Series) -> float:

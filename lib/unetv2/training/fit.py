@@ -414,8 +414,9 @@ def _save(run_dir, accelerator, model, optimizer, history, classes) -> None:
     weights = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
     scaler = accelerator.scaler.state_dict() if accelerator.scaler else {}
     state = {"history": history, "model": weights, "scaler": scaler}
+    state["optimizer"] = optimizer.state_dict()
     with files.atomic(run_dir / "resume.pt") as temporary:
-        torch.save({**state, "optimizer": optimizer.state_dict()}, temporary)
+        torch.save(state, temporary)
     _write_best(run_dir, weights, history, classes)
 
 
