@@ -40,7 +40,7 @@ NOT_RUN = {  # pattern: why; such a command must still be understood by its prog
     r"workflow/readme": "test_readme computes what it writes",
     r"workflow/samples": "test_samples computes what it writes",
     r"workflow/address": "test_lint computes what it writes",
-    r"ablation-(isic2017-e\d+|polyps) --data": "many trainings, as isic2017-cpu, which is run",
+    r"ablation-(isic2017-e\d+|polyps) --data|ablation-nuclei": "many trainings, as isic2017-cpu",
     r"costs$": "minutes of timing: the README's shorter form is run",
     r"benchmarks/": "wants other people's code, or is long: test_benchmarks",
 }

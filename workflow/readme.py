@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -17,14 +18,19 @@ from unetv2 import networks
 from unetv2.common import files
 from unetv2.common.words import difference, many, spread
 from unetv2.evaluation import record, stats
-from unetv2.teaching import cells, other_rules, tables
+from unetv2.teaching import ablation, cells, contrasts, other_rules, tables
+from unetv2.teaching.params import AblationParams
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "outputs" / "results"
 LEADERS = list(cells.LEADERS)
 BESIDE = ["thin+copy-matched", *LEADERS[1:]]  # the copy with a ReLU and as many parameters as SDI
 POLYPS = [LEADERS[0], *BESIDE]
-SETTINGS = {"encoder": "mobilenet_v2", "image_size": 128, "recipe": "paper", "train_share": 1.0}
+ATTENTION = ["thin+copy", "thin+sdi", "thin+sdi-noattention"]
+ARMS = cells.arms(cells.ARMS, epochs=24)
+MEMBERS = [name for name in networks.list_models() if networks.is_family(name)]
+SKIPS = {"encoder": "mobilenet_v2", "image_size": 128, "recipe": "paper", "train_share": 1.0}
+FAMILY = {"width": 16, "batchnorm": True, "image_size": 96, "recipe": "unetpp", "lr": 1e-3}
 SHOWN = {  # title: protocol, score
     "Dice per image": ("per_image", "dice"),
     "Dice global": ("global", "dice"),
@@ -32,18 +38,18 @@ SHOWN = {  # title: protocol, score
 }
 
 
-def records(dataset: str, models: list[str], **settings) -> list[dict]:
-    """The committed records of these models with these settings, for the seeds that all have.
+def records(dataset: str, models: list[str], epochs: int, protocol=SKIPS) -> list[dict]:
+    """The committed records of these models with this protocol, for the seeds that all have.
 
     Raises:
         ValueError: there is no such seed.
     """
-    there = record.collect(dataset, models, **SETTINGS | settings)
+    there = record.collect(dataset, models, epochs=epochs, **protocol)
     found = {(one["params"]["model"], one["params"]["seed"]): one for one in there}
     seeds = {seed for _, seed in found}
     common = sorted(s for s in seeds if all((model, s) in found for model in models))
     if not common:
-        raise ValueError(f"{dataset}, {settings}: no seed has a record of each of {models}")
+        raise ValueError(f"{dataset}, {epochs} epochs: no seed has a record of each of {models}")
     return [found[model, seed] for model in models for seed in common]
 
 
@@ -112,6 +118,34 @@ def choice(dataset: str, models: list[str], epochs: list[int]) -> str:
     return "\n".join(tables.markdown(table.rename_axis(["training", "gain on the copy in Dice"])))
 
 
+def asked(dataset: str, epochs: int, questions: Mapping[Any, contrasts.Weights]) -> str:
+    """The answers of 41_ablation to `questions`, corrected for all of them, landed or not."""
+    found = ablation.landed(AblationParams(dataset=dataset, epochs=epochs))
+    table = contrasts.compare(found, questions)
+    number, table = len(table), table[table.seeds > 0]
+    second = ["second_difference", "second_low", "second_high"]
+    shown = pd.DataFrame(
+        {
+            "seeds": table.seeds,
+            "in boundary F": table.apply(_gain, axis=1),
+            "in Dice, not corrected": [difference(*row) for row in table[second].to_numpy()],
+            "verdict": table.verdict.replace("", "none"),
+        }
+    )
+    head = f"Corrected for {number} comparisons in boundary F, {epochs} epochs."
+    shown.index = shown.index.str.removesuffix(f" ({epochs} epochs)")
+    return "\n".join([head, "", *tables.markdown(shown.rename_axis("difference"))])
+
+
+def family(dataset: str, models: list[str], epochs: int) -> str:
+    """Sizes and scores of UNet++'s family, mean ± deviation over seeds; its article has IoU."""
+    chosen = records(dataset, models, epochs, FAMILY)
+    scores = tables.readable(tables.results(chosen)).droplevel("test")
+    table = tables.facts(chosen)[["M parameters", "best epoch"]].join(scores).droplevel("dataset")
+    shown = table[["M parameters", "IoU", "IoU, global", "boundary F", "best epoch"]]
+    return "\n".join([f"{_seeds(chosen)}.", "", *tables.markdown(shown.rename_axis("network"))])
+
+
 def differences(chosen: list[dict], models: list[str]) -> list[pd.DataFrame]:
     """`stats.compare` to the first model, in Dice and in boundary F, by test and model."""
     frame, scores = record.frame(chosen), ["dice", "boundary_f"]
@@ -163,8 +197,12 @@ TABLES: dict[str, Callable[[], str]] = {
     "isic2017, 24 epochs": lambda: compared("isic2017", LEADERS, epochs=24),
     "isic2017, lengths": lambda: lengths("isic2017", LEADERS, [6, 12, 24]),
     "isic2017, choice of epoch": lambda: choice("isic2017", LEADERS, [6, 12, 24]),
+    "isic2017, choice of epoch, attention": lambda: choice("isic2017", ATTENTION, [24]),
+    "isic2017, arms": lambda: asked("isic2017", 24, contrasts.against(ARMS, ARMS[0])),
+    "isic2017, parts": lambda: asked("isic2017", 24, contrasts.pairs(cells.PARTS, 24)),
     "pranet, 24 epochs": lambda: compared("pranet", POLYPS, epochs=24),
     "pranet, beside the copy with ReLU": lambda: compared("pranet", BESIDE, epochs=24),
+    "dsb2018, 15 epochs": lambda: family("dsb2018", MEMBERS, epochs=15),
     "pranet, tests": lambda: tests("pranet", POLYPS, epochs=24),
 }
 PAGES = [ROOT / "README.md", RESULTS / "README.md"]
