@@ -110,3 +110,11 @@ def test_an_interval_that_one_group_does_not_have_is_left_out():
     )
     (ax,) = plots.intervals(table, "points").axes
     assert ax.get_xlim() == pytest.approx((-3.3, 3.3))
+
+
+def test_intervals_of_few_seeds_do_not_set_the_scale():
+    table = gain().assign(ci_low=-70.0, ci_high=72.0)
+    (ax,) = plots.intervals(table.assign(seeds=2), "points").axes
+    assert ax.get_xlim() == pytest.approx((-3.3, 3.3)) and "leave the page" in ax.get_xlabel()
+    (ax,) = plots.intervals(table.assign(seeds=5), "points").axes
+    assert ax.get_xlim() == pytest.approx((-79.2, 79.2)) and ax.get_xlabel() == "points"

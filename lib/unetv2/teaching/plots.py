@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 
 from .. import networks
 from ..common import files
+from ..evaluation import stats
 
 __all__ = ["COLOURS", "OTHERS", "REGIONS", "STYLE", "WIDTH", "blank", "contact_sheet", "curves"]
 __all__ += ["grid", "intervals", "label", "nothing", "overlay", "palette", "save"]
@@ -278,6 +279,9 @@ def intervals(
 ) -> Figure:
     """A tick on its interval for each row, named by the index and coloured by its `model`.
 
+    An interval of two to four seeds is so wide that on its scale no tick could be read: where
+    `table` has `seeds`, such intervals may leave the page, and the label says so.
+
     Args:
         unit: label of the axis.
     """
@@ -289,8 +293,12 @@ def intervals(
     ax.plot(table[value], places, "|", color="black", markersize=10, markeredgewidth=1.5)
     ax.axvline(0, color="black", linewidth=1)
     # one group alone has no interval: its ends are not numbers
-    reach = 1.1 * max(table[[value, low, high]].abs().max().max(), 1e-6)
-    ax.set(xlim=(-reach, reach))
+    seeds = table.get("seeds", pd.Series(1, table.index))
+    few = seeds.between(2, stats.SEEDS_FOR_A_VERDICT - 1)
+    ends = table.loc[~few, [low, high]].abs().max().max()
+    reach = np.nanmax([1e-6, ends, table[value].abs().max() * (3 if few.any() else 1)])
+    ax.set(xlim=(-1.1 * reach, 1.1 * reach))
+    unit += "; intervals of so few seeds may leave the page" if few.any() else ""
     ax.set_title("← worse than the reference", loc="left")
     ax.set_title("better than the reference →", loc="right")
     names = [" · ".join(map(label, n)) if isinstance(n, tuple) else label(n) for n in table.index]
