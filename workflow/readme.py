@@ -18,7 +18,7 @@ from unetv2 import networks
 from unetv2.common import files
 from unetv2.common.words import difference, many, spread
 from unetv2.evaluation import record, stats
-from unetv2.teaching import ablation, cells, contrasts, other_rules, tables
+from unetv2.teaching import ablation, cells, contrasts, other_rules, tables, worlds
 from unetv2.teaching.params import AblationParams
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -123,12 +123,11 @@ def asked(dataset: str, epochs: int, questions: Mapping[Any, contrasts.Weights])
     found = ablation.landed(AblationParams(dataset=dataset, epochs=epochs))
     table = contrasts.compare(found, questions)
     number, table = len(table), table[table.seeds > 0]
-    second = ["second_difference", "second_low", "second_high"]
     shown = pd.DataFrame(
         {
             "seeds": table.seeds,
             "in boundary F": table.apply(_gain, axis=1),
-            "in Dice, not corrected": [difference(*row) for row in table[second].to_numpy()],
+            "in Dice, not corrected": worlds.second(table).apply(_gain, axis=1),
             "verdict": table.verdict.replace("", "none"),
         }
     )
